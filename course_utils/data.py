@@ -1,0 +1,147 @@
+"""Real images and toy distributions as tensors, with the network off where possible.
+
+Fashion-MNIST lies in the repository; CIFAR-10 and STL-10 come through torchvision's own download.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import datasets
+
+DATA_DIR = Path(__file__).resolve().parents[1] / "data"
+FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+
+# SHA-256 of the unpacked content: archives packed again by someone else differ, what they hold does not.
+FASHION_SHA256 = {
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+}
+
+
+class DataError(RuntimeError):
+    """A data file is missing, damaged or cannot be downloaded; the message says which and what to do."""
+
+
+class Images(NamedTuple):
+    """Images (N, channels, size, size), float32 in [-1, 1], with their labels (N), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def _verified(path: Path) -> bytes:
+    """Unpacked content of a gzip file of Fashion-MNIST, after comparing its SHA-256."""
+    if not path.is_file():
+        raise DataError(f"{path.name} is missing: expected it at {path}. `git checkout -- data` brings it back.")
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{path} is damaged (truncated or not gzip: {error}). `git checkout -- data` brings it back."
+        ) from error
+    found, expected = hashlib.sha256(content).hexdigest(), FASHION_SHA256[path.name]
+    if found != expected:
+        raise DataError(
+            f"{path} does not hold what it should: expected SHA-256 {expected} of its unpacked content, found {found}. "
+            "`git checkout -- data` brings it back."
+        )
+    return content
+
+
+def load_fashion_mnist(
+    size: int = 28, train: bool = True, limit: int | None = None, root: str | Path | None = None
+) -> Images:
+    """Fashion-MNIST (Xiao et al. 2017) from `data/FashionMNIST`, checksums verified; nothing is written there.
+
+    size: 28 as published, 32 with a black border of 2 pixels, 16 the same averaged over 2x2 pixels.
+    limit: only the first images (at least 1). Returns images (N, 1, size, size) in [-1, 1] and labels 0..9, see
+    FASHION_CLASSES. Raises ValueError for another size, DataError for a missing or damaged file.
+    """
+    if size not in (16, 28, 32):
+        raise ValueError(f"size must be 16, 28 or 32, got {size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, got {limit}")
+    folder = Path(root) if root is not None else DATA_DIR / "FashionMNIST"
+    with tempfile.TemporaryDirectory() as scratch:  # torchvision reads unpacked files from a folder of its own layout
+        raw = Path(scratch) / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        for name in FASHION_SHA256:
+            # torchvision asks that all four files exist; the half that is not read may be empty
+            content = _verified(folder / name) if name.startswith("train") == train else b""
+            (raw / name.removesuffix(".gz")).write_bytes(content)
+        dataset = datasets.FashionMNIST(scratch, train=train, download=False)
+    images = dataset.data[:limit, None].float().div(127.5).sub(1)
+    if size != 28:
+        images = F.pad(images, (2, 2, 2, 2), value=-1.0)
+    if size == 16:
+        images = F.avg_pool2d(images, 2)
+    return Images(images, dataset.targets[:limit])
+
+
+def _download(dataset_class: type, name: str, address: str, root: str | Path | None, **options):
+    """Build a torchvision data set, downloading it if needed; DataError with the way out if that fails."""
+    folder = Path(root or os.environ.get("COURSE_DATA", DATA_DIR / "downloads"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return dataset_class(folder, download=True, **options)
+    except (URLError, OSError, RuntimeError, EOFError) as error:
+        raise DataError(
+            f"{name} could not be loaded from {folder}. Address tried: {address} ({error}). Without network: fetch "
+            f"the file {address.rsplit('/', 1)[1]} on another machine and put it, still packed, into {folder} "
+            "(or set COURSE_DATA to the folder that holds it); a damaged copy must be deleted first."
+        ) from error
+
+
+def load_cifar10(train: bool = True, limit: int | None = None, root: str | Path | None = None) -> Images:
+    """CIFAR-10 (Krizhevsky 2009), downloaded by torchvision into `root` (default data/downloads or $COURSE_DATA).
+
+    Returns images (N, 3, 32, 32) in [-1, 1] and labels 0..9. Raises DataError if it is neither there nor reachable.
+    """
+    dataset = _download(datasets.CIFAR10, "CIFAR-10", datasets.CIFAR10.url, root, train=train)
+    images = torch.from_numpy(dataset.data[:limit]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return Images(images.contiguous(), torch.tensor(dataset.targets[:limit]))
+
+
+def load_stl10(limit: int | None = None, root: str | Path | None = None) -> Images:
+    """The unlabelled part of STL-10 (Coates et al. 2011) at 48x48 as in the paper: (N, 3, 48, 48) in [-1, 1]."""
+    dataset = _download(datasets.STL10, "STL-10", datasets.STL10.url, root, split="unlabeled")
+    chunks = torch.from_numpy(dataset.data[:limit]).split(2000)
+    images = torch.cat([F.avg_pool2d(chunk.float().div(127.5).sub(1), 2) for chunk in chunks])
+    return Images(images, torch.full((len(images),), -1))
+
+
+def _around(centres: Tensor, n: int, std: float, generator: torch.Generator | None) -> Tensor:
+    if n < 1:
+        raise ValueError(f"n must be 1 or more, got {n}")
+    chosen = torch.randint(len(centres), (n,), generator=generator)
+    return centres[chosen] + std * torch.randn(n, 2, generator=generator)
+
+
+def ring_of_gaussians(
+    n: int, modes: int = 8, radius: float = 2.0, std: float = 0.02, generator: torch.Generator | None = None
+) -> Tensor:
+    """n points (n, 2) from an even mixture of `modes` round Gaussians on a circle."""
+    angles = torch.arange(modes) * (2 * math.pi / modes)
+    return _around(radius * torch.stack([angles.cos(), angles.sin()], dim=1), n, std, generator)
+
+
+def grid_of_gaussians(
+    n: int, side: int = 5, spacing: float = 1.0, std: float = 0.05, generator: torch.Generator | None = None
+) -> Tensor:
+    """n points (n, 2) from an even mixture of side x side round Gaussians on a square grid around the origin."""
+    ticks = spacing * (torch.arange(side) - (side - 1) / 2)
+    return _around(torch.cartesian_prod(ticks, ticks), n, std, generator)

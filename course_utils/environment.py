@@ -1,0 +1,69 @@
+"""What this machine is, and which of the two profiles it runs: `cpu` (small, while a class watches) or `gpu` (paper scale)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+
+import torch
+import torchvision
+
+SUPPORTED_TORCH = ((2, 11), (2, 15))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Numbers that differ between a laptop and a GPU; the code that uses them is the same."""
+
+    name: str
+    device: str
+    size: int  # pixels
+    width: int  # channels of the narrowest layer
+    batch_size: int
+    steps: int  # generator updates of a full run
+    seeds: tuple[int, ...]
+
+
+PROFILES = {
+    "cpu": Profile("cpu", "cpu", size=16, width=16, batch_size=64, steps=600, seeds=(0, 1, 2)),
+    "gpu": Profile("gpu", "cuda", size=32, width=64, batch_size=64, steps=50_000, seeds=(0, 1, 2)),
+}
+
+
+def profile() -> Profile:
+    """The profile in force: $COURSE_PROFILE if set ("cpu" or "gpu"), else "gpu" where CUDA is available.
+
+    Raises ValueError for another name, RuntimeError if "gpu" is asked for and there is none.
+    """
+    name = os.environ.get("COURSE_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
+    if name not in PROFILES:
+        raise ValueError(f"COURSE_PROFILE must be one of {', '.join(PROFILES)}, got {name!r}")
+    if name == "gpu" and not torch.cuda.is_available():
+        raise RuntimeError("COURSE_PROFILE=gpu, but torch sees no CUDA device; unset it or choose cpu")
+    return PROFILES[name]
+
+
+def environment_report() -> dict[str, str]:
+    """Versions, device, threads and profile, as text by name: what a bug report or a recorded run should carry."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "profile": profile().name,
+    }
+
+
+def check_versions() -> list[str]:
+    """Complaints about versions this course was not tried with; an empty list when all is well."""
+    complaints = []
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        complaints.append(f"Python {platform.python_version()}: the course was tried with 3.11 to 3.13")
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if not SUPPORTED_TORCH[0] <= version <= SUPPORTED_TORCH[1]:
+        complaints.append(f"torch {torch.__version__}: the course was tried with 2.11 to 2.15")
+    return complaints

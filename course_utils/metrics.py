@@ -1,0 +1,102 @@
+"""How far generated images are from real ones: Frechet distance (24), inception-style score, and their features.
+
+The formulas are those of FID and inception score. On the features of this course's small classifier the results are
+called Frechet distance and classifier score: they cannot be compared with FID and IS, which use Inception features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .data import Images
+from .models import SmallClassifier
+
+
+def _check_features(features: Tensor, name: str) -> Tensor:
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"{name} must have shape (N, d) with N of at least 2, got {tuple(features.shape)}")
+    if not torch.isfinite(features).all():
+        raise ValueError(f"{name} must be finite, but hold NaN or infinite values")
+    return features.detach().double()
+
+
+def matrix_sqrt(matrix: Tensor) -> Tensor:
+    """Square root of a symmetric positive semi-definite d x d matrix, by its eigenvectors."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.mT
+
+
+def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
+    """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d)."""
+    root = matrix_sqrt(cov1)
+    # C1 C2 has the eigenvalues of the symmetric C1^{1/2} C2 C1^{1/2}: the trace of its root is what (24) asks for
+    trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum()
+    return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root)
+
+
+def frechet_distance(features1: Tensor, features2: Tensor) -> float:
+    """Frechet distance (24) between Gaussians fitted to two sets of features, (N, d) and (M, d), in double precision.
+
+    It falls with the number of samples: compare only values at equal N and M. Raises ValueError for other shapes,
+    fewer than two samples, NaN or infinite values.
+    """
+    a, b = _check_features(features1, "features1"), _check_features(features2, "features2")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"both feature sets need the same d, got {a.shape[1]} and {b.shape[1]}")
+    return gaussian_frechet_distance(a.mean(0), torch.cov(a.mT), b.mean(0), torch.cov(b.mT))
+
+
+def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
+    """exp(E_x KL(p(y|x) || p(y))) for class probabilities (N, classes), one value for each of `splits` equal parts.
+
+    Between 1 and the number of classes (Salimans et al. 2016). Raises ValueError unless rows are probabilities.
+    """
+    p = probabilities.detach().double()
+    if p.ndim != 2 or not 1 <= splits <= len(p):
+        raise ValueError(f"probabilities must be (N, classes) with N >= splits = {splits}, got {tuple(p.shape)}")
+    if not torch.isfinite(p).all() or (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
+        raise ValueError("each row of probabilities must be non-negative and sum to 1")
+    scores = []
+    for part in p.chunk(splits):
+        marginal = part.mean(0, keepdim=True)
+        scores.append((torch.xlogy(part, part) - torch.xlogy(part, marginal)).sum(1).mean().exp())
+    return torch.stack(scores)
+
+
+def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: float = 2e-3, seed: int = 0):
+    """Train a SmallClassifier on labelled images with Adam and return it in evaluation mode.
+
+    Deterministic in `seed` on one machine with one number of threads; torch's global random state is left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(data.images), generator=generator).split(batch_size):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(data.images[batch]), data.labels[batch]).backward()
+            optimizer.step()
+    return classifier.eval()
+
+
+@torch.no_grad()
+def accuracy(classifier: nn.Module, data: Images) -> float:
+    """Share of the images (0 to 1) whose label has the largest logit."""
+    hits = [(classifier(x).argmax(1) == y).sum() for x, y in zip(data.images.split(500), data.labels.split(500))]
+    return float(torch.stack(hits).sum() / len(data.labels))
+
+
+@torch.no_grad()
+def features_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
+    """Features (N, 64) of images (N, channels, s, s), computed in batches."""
+    return torch.cat([classifier.features(batch) for batch in images.split(500)])
+
+
+@torch.no_grad()
+def probabilities_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
+    """Class probabilities (N, classes) of images, computed in batches."""
+    return torch.cat([classifier(batch).softmax(1) for batch in images.split(500)])

@@ -1,0 +1,230 @@
+"""Spectral normalization and the methods it is compared with, each one small parametrization, penalty or projection.
+
+Equation numbers are those of Miyato et al. 2018. `normalize(model, method)` chooses a method by its name.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from .spectral import (
+    LINEAR_LAYERS,
+    TRANSPOSED_LAYERS,
+    count_bad,
+    output_dim,
+    power_iteration_step,
+    weight_matrix,
+)
+
+METHODS = {
+    "none": "no normalization",
+    "weight_clipping": "weights clipped to [-c, c] after each update (Arjovsky et al. 2017)",
+    "gan_gp": "standard loss and gradient penalty (Gulrajani et al. 2017)",
+    "wgan_gp": "Wasserstein loss and gradient penalty (Gulrajani et al. 2017)",
+    "batch_norm": "batch normalization, gain left out (Ioffe & Szegedy 2015)",
+    "layer_norm": "layer normalization, gain left out (Ba et al. 2016)",
+    "weight_norm": "weight normalization, gain left out (Salimans & Kingma 2016)",
+    "orthonormal": "orthonormal regularization (Brock et al. 2017)",
+    "spectral_norm": "spectral normalization",
+    "spectral_norm_gain": "spectral normalization with a trainable gain, equation (32)",
+}
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError unless `method` is one of METHODS."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
+
+
+def check_weight(module: nn.Module, name: str) -> Tensor:
+    """Return `module.<name>` if it is a finite floating-point tensor with entries; raise a clear error if not."""
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
+    if weight.numel() == 0 or not weight.is_floating_point():
+        raise ValueError(f"{name} must hold floating-point numbers, got {weight.dtype} of shape {tuple(weight.shape)}")
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"{name} must be finite, but it contains {count_bad(weight)}")
+    return weight
+
+
+class SpectralNorm(nn.Module):
+    """The parametrization W -> W / sigma(W), equation (8), with sigma estimated by power iteration (Algorithm 1).
+
+    `_u` and `_v` are buffers: saved with the model, not trained, moved by one forward pass in training mode only.
+    """
+
+    def __init__(self, weight: Tensor, n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0) -> None:
+        super().__init__()
+        self.n_power_iterations, self.eps = n_power_iterations, eps
+        self.dim = dim if dim >= 0 else dim + weight.ndim
+        if weight.ndim > 1:  # a vector is its own singular vector: nothing to iterate
+            matrix = weight_matrix(weight.detach(), self.dim)
+            self.register_buffer("_u", F.normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0, eps=eps))
+            self.register_buffer("_v", F.normalize(matrix.new_empty(matrix.shape[1]).normal_(), dim=0, eps=eps))
+            self.iterate(matrix, 15)  # a warm start, so that the very first sigma is already close
+
+    @torch.no_grad()
+    def iterate(self, matrix: Tensor, n_power_iterations: int) -> None:
+        """Move `_u` and `_v` in place by `n_power_iterations` rounds of power iteration on `matrix` (d_out x d_in).
+
+        The paper's round starts from u, torch's from v; the same function on W^T, which has the same sigma, does that.
+        """
+        u, v = self._u, self._v
+        for _ in range(n_power_iterations):
+            v, u = power_iteration_step(matrix.mT, v, self.eps)
+        self._u.copy_(u)
+        self._v.copy_(v)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return weight / sigma(weight), of the same shape; the zero weight stays zero."""
+        if weight.ndim == 1:
+            return F.normalize(weight, dim=0, eps=self.eps)
+        matrix = weight_matrix(weight, self.dim)
+        if self.training:
+            self.iterate(matrix, self.n_power_iterations)
+        u, v = self._u.clone(), self._v.clone()  # the backward pass must see these, not the next round's
+        sigma = torch.dot(u, torch.mv(matrix, v))  # u and v are constants here: the gradient is u v^T
+        return weight / torch.where(sigma.abs() > self.eps, sigma, 1.0)
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """What assigning to the normalized weight stores: the value itself, to be normalized when it is next used."""
+        return value
+
+
+def spectral_norm(
+    module: nn.Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
+) -> nn.Module:
+    """Replace `module.<name>` by W / sigma(W), equation (8), from scratch on torch's parametrization API.
+
+    Signature, buffers, state_dict and behaviour are those of `torch.nn.utils.parametrizations.spectral_norm`.
+    dim: axis of the outputs; None means 1 for transposed convolutions and 0 for everything else.
+    Returns the module itself. Raises ValueError for a missing, empty, NaN or infinite weight, for
+    n_power_iterations < 1, and for a dim that the weight does not have.
+    """
+    weight = check_weight(module, name)
+    if n_power_iterations < 1:
+        raise ValueError(f"n_power_iterations must be 1 or more, got {n_power_iterations}")
+    dim = output_dim(module) if dim is None else dim
+    if not -weight.ndim <= dim < weight.ndim:
+        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim}")
+    parametrize.register_parametrization(module, name, SpectralNorm(weight, n_power_iterations, eps, dim))
+    return module
+
+
+class WeightNorm(nn.Module):
+    """The parametrization that scales each row of W to unit length, so that sum_t sigma_t^2 = d_out, equation (13).
+
+    The trainable gain of Salimans & Kingma (2016) is left out, as in the paper. A zero row stays zero.
+    """
+
+    def __init__(self, dim: int = 0, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.dim, self.eps = dim, eps
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return `weight` with every row (slice along `dim`) divided by its Euclidean norm."""
+        axes = [axis for axis in range(weight.ndim) if axis != self.dim]
+        return weight / torch.linalg.vector_norm(weight, dim=axes, keepdim=True).clamp_min(self.eps)
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """Store an assigned value as it is."""
+        return value
+
+
+class Gain(nn.Module):
+    """The parametrization W -> gamma W with one trainable gamma, equation (32); put it on top of SpectralNorm."""
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.tensor(float(gamma)))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return gamma * weight."""
+        return self.gamma * weight
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """Store an assigned value as it is."""
+        return value
+
+
+def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = None) -> nn.Module:
+    """Replace `module.<name>` by its weight-normalized version without gain, equation (13). Returns the module."""
+    check_weight(module, name)
+    parametrize.register_parametrization(module, name, WeightNorm(output_dim(module) if dim is None else dim))
+    return module
+
+
+def spectral_norm_gain(module: nn.Module, name: str = "weight", gamma: float = 1.0) -> nn.Module:
+    """Replace `module.<name>` by gamma W / sigma(W) with a trainable scalar gamma, equation (32)."""
+    spectral_norm(module, name)
+    parametrize.register_parametrization(module, name, Gain(gamma).to(getattr(module, name)))
+    return module
+
+
+REPARAMETRIZATIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "spectral_norm": spectral_norm,
+    "spectral_norm_gain": spectral_norm_gain,
+    "weight_norm": weight_norm,
+}
+
+
+def linear_layers(model: nn.Module) -> list[nn.Module]:
+    """All linear, convolutional and transposed convolutional layers of `model`, in order."""
+    return [m for m in model.modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)]
+
+
+def normalize(model: nn.Module, method: str) -> nn.Module:
+    """Apply a reparametrization (SN, SN with gain, WN) to every linear and convolutional layer; return the model.
+
+    The other METHODS act in the loss, after the update or in the architecture; for them the model is returned as it is.
+    """
+    check_method(method)
+    if method in REPARAMETRIZATIONS:
+        for layer in linear_layers(model):
+            REPARAMETRIZATIONS[method](layer)
+    return model
+
+
+@torch.no_grad()
+def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
+    """Weight clipping, in place: move every entry of every layer's weight into [-c, c] (Arjovsky et al. 2017)."""
+    if not c > 0:
+        raise ValueError(f"c must be positive, got {c}")
+    for layer in linear_layers(model):
+        layer.weight.clamp_(-c, c)
+
+
+def orthonormal_penalty(model: nn.Module) -> Tensor:
+    """Sum over the layers of ||W W^T - I||_F^2 (rows) or ||W^T W - I||_F^2 (columns), equation (14).
+
+    The smaller of the two products is taken: the larger one can never be the identity. Returns a scalar.
+    """
+    total = torch.zeros((), device=next(model.parameters()).device)
+    for layer in linear_layers(model):
+        matrix = weight_matrix(layer.weight, output_dim(layer))
+        gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
+        total = total + (gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).square().sum()
+    return total
+
+
+def gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """E[(||grad f(x_hat)|| - 1)^2] at random points x_hat between real and fake images, equations (29)-(31).
+
+    real, fake: (batch, ...), of the same shape; the factor lambda is left to the caller. Returns a scalar.
+    """
+    if real.shape != fake.shape or len(real) == 0:
+        raise ValueError(
+            f"real and fake must be non-empty batches of one shape, got {tuple(real.shape)}, {tuple(fake.shape)}"
+        )
+    t = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device, generator=generator)
+    x = torch.lerp(real.detach(), fake.detach(), t).requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

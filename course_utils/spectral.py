@@ -1,0 +1,199 @@
+"""Singular values: power iteration, several of them at once, and the true norm of a convolution.
+
+Shapes follow the paper: a weight W is d_out x d_in, u (left) has d_out entries, v (right) has d_in entries.
+Equation numbers are those of Miyato et al. 2018.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class SingularTriplet(NamedTuple):
+    """An estimate of the largest singular value `sigma` (scalar) with its left vector `u` and right vector `v`."""
+
+    sigma: Tensor
+    u: Tensor
+    v: Tensor
+
+
+def check_matrix(weight: Tensor, name: str = "weight") -> None:
+    """Raise TypeError or ValueError unless `weight` is a finite, non-empty matrix of floating-point numbers."""
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        got = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise ValueError(f"{name} must be a matrix (d_out x d_in) with at least one entry, got {tuple(weight.shape)}")
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"{name} must be finite, but it contains {count_bad(weight)}")
+
+
+def count_bad(tensor: Tensor) -> str:
+    """Say how many entries of `tensor` are NaN and how many are infinite."""
+    return f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
+
+
+def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:
+    """Reshape a weight of any order to the matrix whose rows belong to the outputs.
+
+    A convolution's weight of shape (d_out, d_in, k, k) becomes d_out x (d_in k k), as in the paper's section 2.1.
+    `dim` is the axis of the outputs: 0 for linear layers and convolutions, 1 for transposed convolutions.
+    """
+    if weight.ndim < 2:
+        raise ValueError(f"a weight needs at least two axes to be read as a matrix, got shape {tuple(weight.shape)}")
+    return weight.movedim(dim, 0).flatten(1)
+
+
+def output_dim(module: nn.Module) -> int:
+    """Axis of `module.weight` that counts the outputs: 1 for transposed convolutions, else 0."""
+    return 1 if isinstance(module, TRANSPOSED_LAYERS) else 0
+
+
+def power_iteration_step(weight: Tensor, u: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
+    """One round of power iteration, equations (18)-(19): v <- W^T u / ||W^T u||, then u <- W v / ||W v||.
+
+    weight: d_out x d_in; u: d_out, of unit length. Returns the new (u, v), of unit length.
+    Where W v vanishes (a zero matrix, say) the old u is kept, so that the iteration can go on once W moves.
+    """
+    v = F.normalize(weight.mT @ u, dim=0, eps=eps)
+    w_v = weight @ v
+    norm = w_v.norm()
+    return torch.where(norm > eps, w_v / norm.clamp_min(eps), u), v
+
+
+def power_iteration(
+    weight: Tensor,
+    u: Tensor | None = None,
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    generator: torch.Generator | None = None,
+) -> SingularTriplet:
+    """Estimate the spectral norm of `weight` by power iteration, equations (18)-(19), and sigma ~ u^T W v.
+
+    weight: d_out x d_in. u: start vector of d_out entries, any length but zero; a Gaussian one drawn from `generator`
+    if None. Returns (sigma, u, v) with unit u and v; sigma never exceeds the true spectral norm, and it is
+    differentiable in `weight` with u and v held constant, as in the paper.
+    Raises TypeError or ValueError for anything but a finite matrix, a fitting u, and a non-negative number of rounds.
+    """
+    check_matrix(weight)
+    if n_power_iterations < 0:
+        raise ValueError(f"n_power_iterations must be 0 or more, got {n_power_iterations}")
+    if u is None:
+        u = torch.randn(weight.shape[0], dtype=weight.dtype, device=weight.device, generator=generator)
+    if u.shape != weight.shape[:1]:
+        raise ValueError(f"u must have {weight.shape[0]} entries, one for each row of weight, got {tuple(u.shape)}")
+    if not torch.isfinite(u).all() or not u.any():
+        raise ValueError("u must be finite and not zero: from the zero vector power iteration never moves")
+    with torch.no_grad():
+        u = F.normalize(u, dim=0, eps=eps)
+        v = F.normalize(weight.mT @ u, dim=0, eps=eps)
+        for _ in range(n_power_iterations):
+            u, v = power_iteration_step(weight, u, eps)
+    return SingularTriplet(u @ (weight @ v), u, v)
+
+
+def top_singular_values(
+    weight: Tensor, k: int, n_iterations: int = 20, generator: torch.Generator | None = None
+) -> Tensor:
+    """The k largest singular values of a d_out x d_in matrix by subspace iteration: power iteration on k vectors at once.
+
+    A QR decomposition after each product keeps the k columns apart; without it all would turn to v_1.
+    Returns k values, largest first, each at most the true one. Raises ValueError unless 1 <= k <= min(d_out, d_in).
+    """
+    check_matrix(weight)
+    if not 1 <= k <= min(weight.shape):
+        raise ValueError(f"k must lie between 1 and min(d_out, d_in) = {min(weight.shape)}, got {k}")
+    start = torch.randn(weight.shape[1], k, dtype=weight.dtype, device=weight.device, generator=generator)
+    with torch.no_grad():
+        v = torch.linalg.qr(start).Q
+        for _ in range(n_iterations):
+            u = torch.linalg.qr(weight @ v).Q
+            v = torch.linalg.qr(weight.mT @ u).Q
+        return torch.linalg.svdvals(weight @ v)
+
+
+def spectral_norm_gradient(weight: Tensor) -> Tensor:
+    """d sigma(W) / dW = u_1 v_1^T, the gradient of the spectral norm where sigma_1 > sigma_2. Shape of `weight`."""
+    check_matrix(weight)
+    u, _, vh = torch.linalg.svd(weight, full_matrices=False)
+    return torch.outer(u[:, 0], vh[0])
+
+
+def stable_rank(weight: Tensor, dim: int = 0) -> float:
+    """||W||_F^2 / sigma_1^2: 1 for a rank-one matrix, the rank if all singular values are equal, 0 for W = 0.
+
+    Unlike the rank it hardly moves when small singular values appear. `weight`: any order >= 2, see `weight_matrix`.
+    """
+    matrix = weight_matrix(weight.detach(), dim)
+    check_matrix(matrix)
+    squared = torch.linalg.svdvals(matrix).square()
+    return float(squared.sum() / squared[0]) if squared[0] > 0 else 0.0
+
+
+def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
+    """Squared singular values, largest scaled to 1 and largest first: what the paper's Figure 3 shows."""
+    matrix = weight_matrix(weight.detach(), dim)
+    check_matrix(matrix)
+    squared = torch.linalg.svdvals(matrix).square()
+    return squared / squared[0] if squared[0] > 0 else squared
+
+
+def spectra(model: nn.Module) -> dict[str, Tensor]:
+    """Normalized spectrum of the weight each linear or convolutional layer really uses, by the layer's name."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)}
+    return {name: normalized_spectrum(m.weight, output_dim(m)) for name, m in layers.items()}
+
+
+def _check_kernel(weight: Tensor, input_size: tuple[int, int]) -> None:
+    if weight.ndim != 4:
+        raise ValueError(f"a 2-D convolution's weight has shape (d_out, d_in, k, k), got {tuple(weight.shape)}")
+    check_matrix(weight.flatten(1))
+    if len(input_size) != 2 or min(input_size) < 1:
+        raise ValueError(f"input_size must be (height, width), both positive, got {input_size}")
+
+
+def conv_norm(
+    weight: Tensor,
+    input_size: tuple[int, int],
+    stride: int = 1,
+    padding: int = 0,
+    n_iterations: int = 50,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Spectral norm of the linear map x -> conv2d(x, weight) with zero padding, by power iteration.
+
+    The map's transpose is a transposed convolution, so no matrix is ever built (Gouk et al. 2018, Farnia et al. 2019).
+    weight: (d_out, d_in, k, k); input_size: (height, width). Returns a scalar, at most the true norm and
+    differentiable in `weight`. Raises ValueError for other shapes, NaN or infinite entries.
+    """
+    _check_kernel(weight, input_size)
+    x = torch.randn(1, weight.shape[1], *input_size, dtype=weight.dtype, device=weight.device, generator=generator)
+    with torch.no_grad():
+        x = x / x.norm()
+        for _ in range(n_iterations):
+            y = F.conv2d(x, weight, stride=stride, padding=padding)
+            x_next = torch.nn.grad.conv2d_input(x.shape, weight, y, stride=stride, padding=padding)
+            if not x_next.any():
+                break
+            x = x_next / x_next.norm()
+    return F.conv2d(x, weight, stride=stride, padding=padding).norm()
+
+
+def conv_norm_fft(weight: Tensor, input_size: tuple[int, int]) -> Tensor:
+    """Exact spectral norm of a stride-1 convolution with circular padding (Sedghi, Gupta, Long 2019).
+
+    The Fourier transform turns the convolution into one small d_out x d_in matrix per frequency; the norm is the
+    largest of their largest singular values. weight: (d_out, d_in, k, k); input_size: (height, width), each >= k.
+    """
+    _check_kernel(weight, input_size)
+    if weight.shape[2] > input_size[0] or weight.shape[3] > input_size[1]:
+        raise ValueError(f"the kernel {tuple(weight.shape[2:])} must fit into the input {tuple(input_size)}")
+    transform = torch.fft.fft2(weight, s=tuple(input_size))  # d_out x d_in x height x width
+    return torch.linalg.matrix_norm(transform.permute(2, 3, 0, 1), ord=2).max()

@@ -1,0 +1,228 @@
+"""GAN training that reads like Algorithm 1 of Miyato et al. 2018: configuration, losses, and the two updates."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from .models import ResNetDiscriminator, cnn_discriminator, cnn_generator, resnet_generator, sample_noise
+from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Hyper-parameters of Adam (alpha, beta1, beta2) and the discriminator updates per generator update (n_dis)."""
+
+    alpha: float
+    beta1: float
+    beta2: float
+    n_dis: int
+
+
+SETTINGS = {  # Table 1 of the paper
+    "A": Setting(1e-4, 0.5, 0.9, 5),
+    "B": Setting(1e-4, 0.5, 0.999, 1),
+    "C": Setting(2e-4, 0.5, 0.999, 1),
+    "D": Setting(1e-3, 0.5, 0.9, 5),
+    "E": Setting(1e-3, 0.5, 0.999, 5),
+    "F": Setting(1e-3, 0.9, 0.999, 5),
+}
+
+PENALIZED = ("gan_gp", "wgan_gp")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run, with the paper's names. Defaults: the laptop scale of this course.
+
+    method: one of METHODS; setting: one of SETTINGS; loss: "standard", "hinge" or "wasserstein", None for the one the
+    method was published with. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
+    """
+
+    method: str = "spectral_norm"
+    setting: str = "C"
+    loss: str | None = None
+    architecture: str = "cnn"
+    size: int = 16
+    channels: int = 1
+    width: int = 16
+    d_z: int = 128
+    batch_size: int = 64
+    steps: int = 600
+    seed: int = 0
+    c: float = 0.01
+    lambda_gp: float = 10.0
+    lambda_ortho: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown name or a number out of range."""
+        check_method(self.method)
+        choices = {"setting": SETTINGS, "loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                offered = ", ".join(str(choice) for choice in allowed)
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {offered}")
+        for name in ("size", "channels", "width", "d_z", "batch_size", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+    @property
+    def loss_name(self) -> str:
+        """The loss in use: the one asked for, or the one that belongs to the method."""
+        return self.loss or ("wasserstein" if self.method == "wgan_gp" else "standard")
+
+    def describe(self) -> str:
+        """One readable paragraph with every value, settings spelled out."""
+        s = SETTINGS[self.setting]
+        values = ", ".join(f"{k} {v}" for k, v in asdict(self).items() if k not in ("method", "setting", "loss"))
+        return (
+            f"{METHODS[self.method]}; {self.loss_name} loss; setting {self.setting}: alpha {s.alpha:g}, "
+            f"beta1 {s.beta1:g}, beta2 {s.beta2:g}, n_dis {s.n_dis}; {values}"
+        )
+
+
+# Each loss is what the discriminator *minimises*: the paper's value V_D with the sign turned.
+def standard_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-V of (15): -E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(f); real, fake: scores f (batch, 1)."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-V_D of (16): E[max(0, 1 - f(x))] + E[max(0, 1 + f(G(z)))]; scores (batch, 1)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def wasserstein_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-(E[f(x)] - E[f(G(z))]) (Arjovsky et al. 2017); scores (batch, 1)."""
+    return fake.mean() - real.mean()
+
+
+def generator_loss(fake: Tensor, loss: str) -> Tensor:
+    """What G minimises: -E[log D(G(z))] (non-saturating) for "standard", -E[f(G(z))] of (17) for the other losses."""
+    return F.softplus(-fake).mean() if loss == "standard" else -fake.mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "standard": standard_loss,
+    "hinge": hinge_loss,
+    "wasserstein": wasserstein_loss,
+}
+
+
+def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
+    """Generator and (normalized) discriminator of a configuration, initialised from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.architecture == "cnn":
+            generator = cnn_generator(config.size, config.channels, config.width, config.d_z)
+            discriminator = cnn_discriminator(config.size, config.channels, config.width, config.method)
+        else:
+            generator = resnet_generator(config.size, config.channels, config.width, config.d_z)
+            discriminator = ResNetDiscriminator(config.channels, config.width, config.method)
+        return generator, normalize(discriminator, config.method)
+
+
+@dataclass
+class Run:
+    """A training run: its configuration, the two networks, and the curves, one entry per generator update."""
+
+    config: Config
+    generator: nn.Module
+    discriminator: nn.Module
+    d_loss: list[float] = field(default_factory=list)
+    g_loss: list[float] = field(default_factory=list)
+    real_score: list[float] = field(default_factory=list)
+    fake_score: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @torch.no_grad()
+    def sample(self, n: int, seed: int = 0) -> Tensor:
+        """n images (n, channels, size, size) from the generator in evaluation mode; the same seed, the same z."""
+        noise = sample_noise(n, self.config.d_z, torch.Generator().manual_seed(seed))
+        mode = self.generator.training
+        images = torch.cat([self.generator.eval()(z) for z in noise.split(500)])
+        self.generator.train(mode)
+        return images
+
+
+def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless random batches (batch_size, ...) drawn with replacement from `images` (N, ...)."""
+    while True:
+        yield images[torch.randint(len(images), (batch_size,), generator=generator)]
+
+
+def update_discriminator(
+    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, real: Tensor, z: Tensor, rng
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One ascent step of D on V (a descent step on its loss); returns (loss, mean real score, mean fake score)."""
+    with torch.no_grad():
+        fake = generator(z)
+    with parametrize.cached():  # D(real) and D(fake) must see the same weight: one power iteration round for both
+        real_scores, fake_scores = discriminator(real), discriminator(fake)
+        loss = LOSSES[config.loss_name](real_scores, fake_scores)
+        if config.method in PENALIZED:
+            loss = loss + config.lambda_gp * gradient_penalty(discriminator, real, fake, rng)
+        if config.method == "orthonormal":
+            loss = loss + config.lambda_ortho * orthonormal_penalty(discriminator)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if config.method == "weight_clipping":
+        clip_weights_(discriminator, config.c)
+    return loss.detach(), real_scores.detach().mean(), fake_scores.detach().mean()
+
+
+def update_generator(config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, z: Tensor) -> Tensor:
+    """One descent step of G on its loss, D held fixed; returns the loss."""
+    loss = generator_loss(discriminator(generator(z)), config.loss_name)
+    optimizer.zero_grad()
+    loss.backward(inputs=list(generator.parameters()))  # D's weights get no gradient: they are not updated here
+    optimizer.step()
+    return loss.detach()
+
+
+def train(config: Config, images: Tensor, callback: Callable[[int, Run], None] | None = None) -> Run:
+    """Train a GAN on images (N, channels, size, size) in [-1, 1] and return the run.
+
+    callback(step, run) is called before the first update (step 0) and after each generator update.
+    Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
+    the step). Deterministic in `config.seed` on one machine with one number of threads.
+    """
+    expected = (config.channels, config.size, config.size)
+    if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
+        raise ValueError(f"images must be a non-empty batch of shape (N, {expected}), got {tuple(images.shape)}")
+    generator, discriminator = build_models(config)
+    run, s = Run(config, generator, discriminator), SETTINGS[config.setting]
+    rng = torch.Generator().manual_seed(config.seed)
+    real_batches = batches(images, config.batch_size, rng)
+    adam_g = torch.optim.Adam(generator.parameters(), s.alpha, (s.beta1, s.beta2))
+    adam_d = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2))
+    start = time.perf_counter()
+    if callback:
+        callback(0, run)
+    for step in range(1, config.steps + 1):
+        for _ in range(s.n_dis):
+            z = sample_noise(config.batch_size, config.d_z, rng)
+            d_loss, real_score, fake_score = update_discriminator(
+                config, generator, discriminator, adam_d, next(real_batches), z, rng
+            )
+        z = sample_noise(config.batch_size, config.d_z, rng)
+        g_loss = update_generator(config, generator, discriminator, adam_g, z)
+        for curve, value in zip(
+            (run.d_loss, run.g_loss, run.real_score, run.fake_score), (d_loss, g_loss, real_score, fake_score)
+        ):
+            curve.append(float(value))
+        if not torch.isfinite(d_loss + g_loss):
+            raise FloatingPointError(
+                f"{config.method} diverged at step {step}: D's loss {float(d_loss)}, G's loss {float(g_loss)}"
+            )
+        run.seconds = time.perf_counter() - start
+        if callback:
+            callback(step, run)
+    return run
