@@ -32,6 +32,12 @@ FASHION_SHA256 = {
 }
 
 
+def _check_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise ValueError(f"{name} must be a whole number, 1 or more, got {count!r}")
+
+
 class DataError(RuntimeError):
     """A data file is missing, damaged or cannot be downloaded; the message says which and what to do."""
 
@@ -68,13 +74,12 @@ def load_fashion_mnist(
     """Fashion-MNIST (Xiao et al. 2017) from `data/FashionMNIST`, checksums verified; nothing is written there.
 
     size: 28 as published, 32 with a black border of 2 pixels, 16 the same averaged over 2x2 pixels.
-    limit: only the first images (at least 1). Returns images (N, 1, size, size) in [-1, 1] and labels 0..9, see
-    FASHION_CLASSES. Raises ValueError for another size, DataError for a missing or damaged file.
+    limit: only the first images (at least 1, or all if there are fewer). Returns images (N, 1, size, size) in [-1, 1]
+    and labels 0..9, see FASHION_CLASSES. Raises ValueError for another size, DataError for a missing or damaged file.
     """
     if size not in (16, 28, 32):
-        raise ValueError(f"size must be 16, 28 or 32, got {size}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, got {limit}")
+        raise ValueError(f"size must be the number 16, 28 or 32, got {size!r}")
+    _check_counts(limit=limit)
     folder = Path(root) if root is not None else DATA_DIR / "FashionMNIST"
     with tempfile.TemporaryDirectory() as scratch:  # torchvision reads unpacked files from a folder of its own layout
         raw = Path(scratch) / "FashionMNIST" / "raw"
@@ -111,6 +116,7 @@ def load_cifar10(train: bool = True, limit: int | None = None, root: str | Path 
 
     Returns images (N, 3, 32, 32) in [-1, 1] and labels 0..9. Raises DataError if it is neither there nor reachable.
     """
+    _check_counts(limit=limit)
     dataset = _download(datasets.CIFAR10, "CIFAR-10", datasets.CIFAR10.url, root, train=train)
     images = torch.from_numpy(dataset.data[:limit]).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     return Images(images.contiguous(), torch.tensor(dataset.targets[:limit]))
@@ -118,6 +124,7 @@ def load_cifar10(train: bool = True, limit: int | None = None, root: str | Path 
 
 def load_stl10(limit: int | None = None, root: str | Path | None = None) -> Images:
     """The unlabelled part of STL-10 (Coates et al. 2011) at 48x48 as in the paper: (N, 3, 48, 48) in [-1, 1]."""
+    _check_counts(limit=limit)
     dataset = _download(datasets.STL10, "STL-10", datasets.STL10.url, root, split="unlabeled")
     chunks = torch.from_numpy(dataset.data[:limit]).split(2000)
     images = torch.cat([F.avg_pool2d(chunk.float().div(127.5).sub(1), 2) for chunk in chunks])
@@ -125,8 +132,6 @@ def load_stl10(limit: int | None = None, root: str | Path | None = None) -> Imag
 
 
 def _around(centres: Tensor, n: int, std: float, generator: torch.Generator | None) -> Tensor:
-    if n < 1:
-        raise ValueError(f"n must be 1 or more, got {n}")
     chosen = torch.randint(len(centres), (n,), generator=generator)
     return centres[chosen] + std * torch.randn(n, 2, generator=generator)
 
@@ -135,6 +140,7 @@ def ring_of_gaussians(
     n: int, modes: int = 8, radius: float = 2.0, std: float = 0.02, generator: torch.Generator | None = None
 ) -> Tensor:
     """n points (n, 2) from an even mixture of `modes` round Gaussians on a circle."""
+    _check_counts(n=n, modes=modes)
     angles = torch.arange(modes) * (2 * math.pi / modes)
     return _around(radius * torch.stack([angles.cos(), angles.sin()], dim=1), n, std, generator)
 
@@ -143,5 +149,6 @@ def grid_of_gaussians(
     n: int, side: int = 5, spacing: float = 1.0, std: float = 0.05, generator: torch.Generator | None = None
 ) -> Tensor:
     """n points (n, 2) from an even mixture of side x side round Gaussians on a square grid around the origin."""
+    _check_counts(n=n, side=side)
     ticks = spacing * (torch.arange(side) - (side - 1) / 2)
     return _around(torch.cartesian_prod(ticks, ticks), n, std, generator)

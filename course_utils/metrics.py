@@ -15,8 +15,8 @@ from .models import SmallClassifier
 
 
 def _check_features(features: Tensor, name: str) -> Tensor:
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"{name} must have shape (N, d) with N of at least 2, got {tuple(features.shape)}")
+    if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
+        raise ValueError(f"{name} must have shape (N, d), N at least 2 and d at least 1, got {tuple(features.shape)}")
     if not torch.isfinite(features).all():
         raise ValueError(f"{name} must be finite, but hold NaN or infinite values")
     return features.detach().double()
@@ -30,6 +30,9 @@ def matrix_sqrt(matrix: Tensor) -> Tensor:
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d)."""
+    d, shapes = len(mean1), [tuple(t.shape) for t in (mean1, cov1, mean2, cov2)]
+    if shapes != [(d,), (d, d)] * 2:
+        raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
     root = matrix_sqrt(cov1)
     # C1 C2 has the eigenvalues of the symmetric C1^{1/2} C2 C1^{1/2}: the trace of its root is what (24) asks for
     trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum()
@@ -45,11 +48,12 @@ def frechet_distance(features1: Tensor, features2: Tensor) -> float:
     a, b = _check_features(features1, "features1"), _check_features(features2, "features2")
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"both feature sets need the same d, got {a.shape[1]} and {b.shape[1]}")
-    return gaussian_frechet_distance(a.mean(0), torch.cov(a.mT), b.mean(0), torch.cov(b.mT))
+    cov_a, cov_b = torch.cov(a.mT), torch.cov(b.mT)
+    return gaussian_frechet_distance(a.mean(0), torch.atleast_2d(cov_a), b.mean(0), torch.atleast_2d(cov_b))
 
 
 def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
-    """exp(E_x KL(p(y|x) || p(y))) for class probabilities (N, classes), one value for each of `splits` equal parts.
+    """exp(E_x KL(p(y|x) || p(y))) for class probabilities (N, classes), one value for each of `splits` parts.
 
     Between 1 and the number of classes (Salimans et al. 2016). Raises ValueError unless rows are probabilities.
     """
@@ -59,7 +63,7 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
     if not torch.isfinite(p).all() or (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
         raise ValueError("each row of probabilities must be non-negative and sum to 1")
     scores = []
-    for part in p.chunk(splits):
+    for part in p.tensor_split(splits):
         marginal = part.mean(0, keepdim=True)
         scores.append((torch.xlogy(part, part) - torch.xlogy(part, marginal)).sum(1).mean().exp())
     return torch.stack(scores)
@@ -70,6 +74,8 @@ def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: f
 
     Deterministic in `seed` on one machine with one number of threads; torch's global random state is left alone.
     """
+    if len(data.images) == 0 or len(data.images) != len(data.labels):
+        raise ValueError(f"need one label for each image, got {len(data.images)} images and {len(data.labels)} labels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1)

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .normalization import check_method
+
 
 def bottom_size(size: int) -> tuple[int, int]:
     """Side of the smallest feature map (4 to 7) and the number of halvings that lead from `size` to it."""
-    halvings, bottom = 0, size
+    halvings, bottom = 0, size if isinstance(size, int) else 0
     while bottom % 2 == 0 and bottom >= 8:
         halvings, bottom = halvings + 1, bottom // 2
     if not 4 <= bottom <= 7:
-        raise ValueError(f"size must be 4 to 7 times a power of two (such as 16, 28, 32, 48), got {size}")
+        raise ValueError(f"size must be 4 to 7 times a power of two (such as 16, 28, 32, 48), got {size!r}")
     return bottom, halvings
 
 
@@ -38,6 +40,7 @@ def cnn_discriminator(size: int = 32, channels: int = 3, width: int = 64, method
     At size 32 and width 64 this is the paper's seven-convolution network; at 16 it has five convolutions.
     method: "batch_norm" or "layer_norm" put that layer behind every convolution but the first; others change nothing.
     """
+    check_method(method)
     bottom, halvings = bottom_size(size)
     plan = [(width * 2**i, kernel) for i in range(halvings) for kernel in (3, 4)] + [(width * 2**halvings, 3)]
     layers: list[nn.Module] = []
@@ -106,6 +109,7 @@ class ResNetDiscriminator(nn.Module):
 
     def __init__(self, channels: int = 3, width: int = 128, method: str = "none") -> None:
         super().__init__()
+        check_method(method)
         self.blocks = nn.Sequential(
             DownBlock(channels, width, down=True, first=True, method=method),
             DownBlock(width, width, down=True, method=method),

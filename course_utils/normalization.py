@@ -5,7 +5,7 @@ Equation numbers are those of Miyato et al. 2018. `normalize(model, method)` cho
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,11 @@ def check_method(method: str) -> None:
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
 
 
-def check_weight(module: nn.Module, name: str) -> Tensor:
-    """Return `module.<name>` if it is a finite floating-point tensor with entries; raise a clear error if not."""
+def check_weight(module: nn.Module, name: str, dim: int | None = None) -> tuple[Tensor, int]:
+    """Return `module.<name>` and the axis of its outputs: `dim`, or `module`'s own if None, counted from 0.
+
+    Raises ValueError unless the weight is a finite floating-point tensor with entries, and has that axis.
+    """
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
@@ -50,7 +53,10 @@ def check_weight(module: nn.Module, name: str) -> Tensor:
         raise ValueError(f"{name} must hold floating-point numbers, got {weight.dtype} of shape {tuple(weight.shape)}")
     if not torch.isfinite(weight).all():
         raise ValueError(f"{name} must be finite, but it contains {count_bad(weight)}")
-    return weight
+    dim = output_dim(module) if dim is None else dim
+    if not -weight.ndim <= dim < weight.ndim:
+        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim}")
+    return weight, dim % weight.ndim
 
 
 class SpectralNorm(nn.Module):
@@ -61,8 +67,7 @@ class SpectralNorm(nn.Module):
 
     def __init__(self, weight: Tensor, n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0) -> None:
         super().__init__()
-        self.n_power_iterations, self.eps = n_power_iterations, eps
-        self.dim = dim if dim >= 0 else dim + weight.ndim
+        self.n_power_iterations, self.eps, self.dim = n_power_iterations, eps, dim
         if weight.ndim > 1:  # a vector is its own singular vector: nothing to iterate
             matrix = weight_matrix(weight.detach(), self.dim)
             self.register_buffer("_u", F.normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0, eps=eps))
@@ -107,12 +112,9 @@ def spectral_norm(
     Returns the module itself. Raises ValueError for a missing, empty, NaN or infinite weight, for
     n_power_iterations < 1, and for a dim that the weight does not have.
     """
-    weight = check_weight(module, name)
+    weight, dim = check_weight(module, name, dim)
     if n_power_iterations < 1:
         raise ValueError(f"n_power_iterations must be 1 or more, got {n_power_iterations}")
-    dim = output_dim(module) if dim is None else dim
-    if not -weight.ndim <= dim < weight.ndim:
-        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim}")
     parametrize.register_parametrization(module, name, SpectralNorm(weight, n_power_iterations, eps, dim))
     return module
 
@@ -155,15 +157,14 @@ class Gain(nn.Module):
 
 def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = None) -> nn.Module:
     """Replace `module.<name>` by its weight-normalized version without gain, equation (13). Returns the module."""
-    check_weight(module, name)
-    parametrize.register_parametrization(module, name, WeightNorm(output_dim(module) if dim is None else dim))
+    parametrize.register_parametrization(module, name, WeightNorm(check_weight(module, name, dim)[1]))
     return module
 
 
 def spectral_norm_gain(module: nn.Module, name: str = "weight", gamma: float = 1.0) -> nn.Module:
     """Replace `module.<name>` by gamma W / sigma(W) with a trainable scalar gamma, equation (32)."""
-    spectral_norm(module, name)
-    parametrize.register_parametrization(module, name, Gain(gamma).to(getattr(module, name)))
+    weight, _ = check_weight(module, name)
+    parametrize.register_parametrization(spectral_norm(module, name), name, Gain(gamma).to(weight))
     return module
 
 
@@ -197,6 +198,8 @@ def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
     if not c > 0:
         raise ValueError(f"c must be positive, got {c}")
     for layer in linear_layers(model):
+        if parametrize.is_parametrized(layer, "weight"):
+            raise ValueError("clipping acts on plain weights, but these are computed anew by a parametrization")
         layer.weight.clamp_(-c, c)
 
 
@@ -205,7 +208,7 @@ def orthonormal_penalty(model: nn.Module) -> Tensor:
 
     The smaller of the two products is taken: the larger one can never be the identity. Returns a scalar.
     """
-    total = torch.zeros((), device=next(model.parameters()).device)
+    total = torch.zeros(())  # a scalar on the CPU may be added to those of any device
     for layer in linear_layers(model):
         matrix = weight_matrix(layer.weight, output_dim(layer))
         gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
@@ -220,10 +223,10 @@ def gradient_penalty(
 
     real, fake: (batch, ...), of the same shape; the factor lambda is left to the caller. Returns a scalar.
     """
-    if real.shape != fake.shape or len(real) == 0:
-        raise ValueError(
-            f"real and fake must be non-empty batches of one shape, got {tuple(real.shape)}, {tuple(fake.shape)}"
-        )
+    same = real.shape == fake.shape and real.dtype == fake.dtype
+    if not same or real.ndim < 2 or real.numel() == 0 or not real.is_floating_point():
+        got = f"{tuple(real.shape)} {real.dtype}, {tuple(fake.shape)} {fake.dtype}"
+        raise ValueError(f"real and fake must be non-empty batches (batch, ...) of one shape and float type, got {got}")
     t = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device, generator=generator)
     x = torch.lerp(real.detach(), fake.detach(), t).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)

@@ -56,6 +56,14 @@ def output_dim(module: nn.Module) -> int:
     return 1 if isinstance(module, TRANSPOSED_LAYERS) else 0
 
 
+def used_weight(layer: nn.Module) -> Tensor:
+    """`layer.weight` without its graph, read in evaluation mode: in training mode, reading would move SN's u and v."""
+    mode = layer.training
+    weight = layer.eval().weight.detach()
+    layer.train(mode)
+    return weight
+
+
 def power_iteration_step(weight: Tensor, u: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
     """One round of power iteration, equations (18)-(19): v <- W^T u / ||W^T u||, then u <- W v / ||W v||.
 
@@ -87,8 +95,8 @@ def power_iteration(
         raise ValueError(f"n_power_iterations must be 0 or more, got {n_power_iterations}")
     if u is None:
         u = torch.randn(weight.shape[0], dtype=weight.dtype, device=weight.device, generator=generator)
-    if u.shape != weight.shape[:1]:
-        raise ValueError(f"u must have {weight.shape[0]} entries, one for each row of weight, got {tuple(u.shape)}")
+    if u.shape != weight.shape[:1] or u.dtype != weight.dtype:
+        raise ValueError(f"u must have {len(weight)} entries of {weight.dtype}, got {tuple(u.shape)} of {u.dtype}")
     if not torch.isfinite(u).all() or not u.any():
         raise ValueError("u must be finite and not zero: from the zero vector power iteration never moves")
     with torch.no_grad():
@@ -102,7 +110,7 @@ def power_iteration(
 def top_singular_values(
     weight: Tensor, k: int, n_iterations: int = 20, generator: torch.Generator | None = None
 ) -> Tensor:
-    """The k largest singular values of a d_out x d_in matrix by subspace iteration: power iteration on k vectors at once.
+    """The k largest singular values of a d_out x d_in matrix by subspace iteration: k vectors at once.
 
     A QR decomposition after each product keeps the k columns apart; without it all would turn to v_1.
     Returns k values, largest first, each at most the true one. Raises ValueError unless 1 <= k <= min(d_out, d_in).
@@ -148,22 +156,25 @@ def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
 def spectra(model: nn.Module) -> dict[str, Tensor]:
     """Normalized spectrum of the weight each linear or convolutional layer really uses, by the layer's name."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)}
-    return {name: normalized_spectrum(m.weight, output_dim(m)) for name, m in layers.items()}
+    return {name: normalized_spectrum(used_weight(m), output_dim(m)) for name, m in layers.items()}
 
 
-def _check_kernel(weight: Tensor, input_size: tuple[int, int]) -> None:
+def _check_kernel(weight: Tensor, input_size: tuple[int, int], padding: int | tuple[int, int] = 0) -> None:
     if weight.ndim != 4:
         raise ValueError(f"a 2-D convolution's weight has shape (d_out, d_in, k, k), got {tuple(weight.shape)}")
     check_matrix(weight.flatten(1))
-    if len(input_size) != 2 or min(input_size) < 1:
+    if not isinstance(input_size, (tuple, list)) or len(input_size) != 2 or min(input_size) < 1:
         raise ValueError(f"input_size must be (height, width), both positive, got {input_size}")
+    pads = (padding, padding) if isinstance(padding, int) else padding
+    if min(pads) < 0 or any(k > n + 2 * p for k, n, p in zip(weight.shape[2:], input_size, pads)):
+        raise ValueError(f"the kernel {tuple(weight.shape[2:])} must fit into {input_size} with padding {padding}")
 
 
 def conv_norm(
     weight: Tensor,
     input_size: tuple[int, int],
-    stride: int = 1,
-    padding: int = 0,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
     n_iterations: int = 50,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -173,7 +184,7 @@ def conv_norm(
     weight: (d_out, d_in, k, k); input_size: (height, width). Returns a scalar, at most the true norm and
     differentiable in `weight`. Raises ValueError for other shapes, NaN or infinite entries.
     """
-    _check_kernel(weight, input_size)
+    _check_kernel(weight, input_size, padding)
     x = torch.randn(1, weight.shape[1], *input_size, dtype=weight.dtype, device=weight.device, generator=generator)
     with torch.no_grad():
         x = x / x.norm()
@@ -193,7 +204,5 @@ def conv_norm_fft(weight: Tensor, input_size: tuple[int, int]) -> Tensor:
     largest of their largest singular values. weight: (d_out, d_in, k, k); input_size: (height, width), each >= k.
     """
     _check_kernel(weight, input_size)
-    if weight.shape[2] > input_size[0] or weight.shape[3] > input_size[1]:
-        raise ValueError(f"the kernel {tuple(weight.shape[2:])} must fit into the input {tuple(input_size)}")
     transform = torch.fft.fft2(weight, s=tuple(input_size))  # d_out x d_in x height x width
     return torch.linalg.matrix_norm(transform.permute(2, 3, 0, 1), ord=2).max()

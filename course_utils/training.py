@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from .models import ResNetDiscriminator, cnn_discriminator, cnn_generator, resnet_generator, sample_noise
+from .models import (
+    ResNetDiscriminator,
+    bottom_size,
+    cnn_discriminator,
+    cnn_generator,
+    resnet_generator,
+    sample_noise,
+)
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
 
 
@@ -41,12 +48,13 @@ PENALIZED = ("gan_gp", "wgan_gp")
 class Config:
     """Everything that determines a run, with the paper's names. Defaults: the laptop scale of this course.
 
-    method: one of METHODS; setting: one of SETTINGS; loss: "standard", "hinge" or "wasserstein", None for the one the
-    method was published with. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
+    method: one of METHODS; setting: one of SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
+    "wasserstein", None for the one the method was published with. c: clipping bound; lambda_gp, lambda_ortho: weights
+    of the penalties.
     """
 
     method: str = "spectral_norm"
-    setting: str = "C"
+    setting: str | Setting = "C"
     loss: str | None = None
     architecture: str = "cnn"
     size: int = 16
@@ -63,14 +71,25 @@ class Config:
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a number out of range."""
         check_method(self.method)
-        choices = {"setting": SETTINGS, "loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
+        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
+        if not isinstance(self.setting, Setting):
+            choices["setting"] = SETTINGS
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 offered = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {offered}")
         for name in ("size", "channels", "width", "d_z", "batch_size", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+        bottom_size(self.size)
+        if self.adam.n_dis < 1:
+            raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")
+
+    @property
+    def adam(self) -> Setting:
+        """The values of the setting, whether it was given by letter or in full."""
+        return self.setting if isinstance(self.setting, Setting) else SETTINGS[self.setting]
 
     @property
     def loss_name(self) -> str:
@@ -79,33 +98,43 @@ class Config:
 
     def describe(self) -> str:
         """One readable paragraph with every value, settings spelled out."""
-        s = SETTINGS[self.setting]
+        s = self.adam
+        name = "of its own" if self.setting is s else self.setting
         values = ", ".join(f"{k} {v}" for k, v in asdict(self).items() if k not in ("method", "setting", "loss"))
         return (
-            f"{METHODS[self.method]}; {self.loss_name} loss; setting {self.setting}: alpha {s.alpha:g}, "
+            f"{METHODS[self.method]}; {self.loss_name} loss; setting {name}: alpha {s.alpha:g}, "
             f"beta1 {s.beta1:g}, beta2 {s.beta2:g}, n_dis {s.n_dis}; {values}"
         )
+
+
+def expectation(values: Tensor) -> Tensor:
+    """E[.] over a batch: the mean, or ValueError for an empty batch, whose mean would be NaN."""
+    if values.numel() == 0:
+        raise ValueError(f"the scores of a batch must not be empty, got shape {tuple(values.shape)}")
+    return values.mean()
 
 
 # Each loss is what the discriminator *minimises*: the paper's value V_D with the sign turned.
 def standard_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-V of (15): -E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(f); real, fake: scores f (batch, 1)."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return expectation(F.softplus(-real)) + expectation(F.softplus(fake))
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-V_D of (16): E[max(0, 1 - f(x))] + E[max(0, 1 + f(G(z)))]; scores (batch, 1)."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return expectation(F.relu(1 - real)) + expectation(F.relu(1 + fake))
 
 
 def wasserstein_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-(E[f(x)] - E[f(G(z))]) (Arjovsky et al. 2017); scores (batch, 1)."""
-    return fake.mean() - real.mean()
+    return expectation(fake) - expectation(real)
 
 
 def generator_loss(fake: Tensor, loss: str) -> Tensor:
     """What G minimises: -E[log D(G(z))] (non-saturating) for "standard", -E[f(G(z))] of (17) for the other losses."""
-    return F.softplus(-fake).mean() if loss == "standard" else -fake.mean()
+    if loss not in LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; choose one of: {', '.join(LOSSES)}")
+    return expectation(F.softplus(-fake) if loss == "standard" else -fake)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -196,9 +225,11 @@ def train(config: Config, images: Tensor, callback: Callable[[int, Run], None] |
     """
     expected = (config.channels, config.size, config.size)
     if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
-        raise ValueError(f"images must be a non-empty batch of shape (N, {expected}), got {tuple(images.shape)}")
+        raise ValueError(f"images must be a non-empty batch of shape (N, *{expected}), got {tuple(images.shape)}")
+    if not images.is_floating_point() or not torch.isfinite(images).all():
+        raise ValueError(f"images must be finite floating-point numbers in [-1, 1], got {images.dtype} or NaN")
     generator, discriminator = build_models(config)
-    run, s = Run(config, generator, discriminator), SETTINGS[config.setting]
+    run, s = Run(config, generator, discriminator), config.adam
     rng = torch.Generator().manual_seed(config.seed)
     real_batches = batches(images, config.batch_size, rng)
     adam_g = torch.optim.Adam(generator.parameters(), s.alpha, (s.beta1, s.beta2))

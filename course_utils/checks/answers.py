@@ -1,0 +1,117 @@
+"""What a check does with a student's answer: is it of the right kind, is it near the truth, or near a known mistake?"""
+
+import math
+
+import torch
+
+
+class Wrong(Exception):
+    """A recognised mistake: ``Wrong(code, message)``. The code is for the tests, the message for the student."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+def expect_tensor(value, shape=None, what="The result"):
+    """Return ``value`` as a detached tensor, or raise Wrong if it is none, has another shape or is not finite.
+
+    ``shape`` may hold None for a free dimension. Numpy arrays and numbers (for shape ``()``) are welcome.
+    """
+    number = shape is not None and len(shape) == 0
+    tensor = as_tensor(value)
+    if tensor is None or tensor.is_complex():
+        found = kind(value) if tensor is None else "complex: take the real part, or avoid what made it so"
+        raise Wrong("type", f"{what} should be a {'number' if number else 'tensor'}, but it is {found}.")
+    if number and tensor.numel() == 1:
+        tensor = tensor.reshape(())
+    fits = shape is None or (len(shape) == tensor.dim() and all(a in (None, b) for a, b in zip(shape, tensor.shape)))
+    if not fits:
+        wanted = "be a single number" if number else f"have the shape {_shape(shape)}"
+        raise Wrong("shape", f"{what} should {wanted}, but it has the shape {_shape(tensor.shape)}.")
+    if not bool(torch.isfinite(tensor).all()):
+        raise Wrong(
+            "nan", f"{what} contains NaN or infinity. Does it divide by zero, or take the root of a negative number?"
+        )
+    return tensor
+
+
+def expect_number(value, what="The result"):
+    """Return ``value`` (a number or a tensor with one element) as a float, or raise Wrong."""
+    return float(expect_tensor(value, (), what))
+
+
+def expect_tuple(value, n, what="The result"):
+    """Return ``value`` as a tuple of ``n`` things, or raise Wrong."""
+    if not isinstance(value, (tuple, list)):
+        raise Wrong("type", f"{what} should be {n} things, separated by commas, but it is {kind(value)}.")
+    if len(value) != n:
+        raise Wrong("shape", f"{what} should be {n} things, but there are {len(value)}.")
+    return tuple(value)
+
+
+def expect_choice(value, options, right, why):
+    """Check the answer to a question with options; ``why``: a hint for each wrong option, or one for all."""
+    listed = ", ".join(f'"{option}"' for option in options)
+    if not isinstance(value, str):
+        raise Wrong("type", f"Return one of {listed}, as a string; it is {kind(value)}.")
+    found = [option for option in options if option.lower() == value.strip(" \t\n.()\"'").lower()]
+    if not found:
+        raise Wrong("option", f"{value!r} is none of the options; return one of {listed}.")
+    if found[0] != right:
+        raise Wrong(f"choice-{found[0]}", f'Not "{found[0]}". {why if isinstance(why, str) else why[found[0]]}')
+
+
+def distance(value, truth):
+    """Largest difference of two tensors or numbers, relative to the largest entry of ``truth`` (absolute if that is 0).
+
+    Infinite if the shapes differ (one element fits any shape of one element) or ``value`` is not finite.
+    """
+    value, truth = (torch.as_tensor(x).detach().cpu() for x in (value, truth))
+    value, truth = (x.to(torch.complex128 if x.is_complex() else torch.float64) for x in (value, truth))
+    if truth.numel() == 1 and value.numel() == 1:
+        value, truth = value.reshape(()), truth.reshape(())
+    if value.shape != truth.shape or not bool(torch.isfinite(value).all()):
+        return math.inf
+    return float((value - truth).abs().max() / (truth.abs().max() or 1.0)) if truth.numel() else 0.0
+
+
+def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False):
+    """Return the relative error of ``value``, or raise Wrong with the matching hint.
+
+    ``hints`` maps a code to ``(wrong_value, message)``: what a recognisable mistake would give, from independent truth.
+    ``tol`` is relative to the largest entry of the truth and is widened to what the dtype of ``value`` can hold.
+    ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
+    """
+    truth = torch.as_tensor(truth).detach().cpu()
+    tensor = as_tensor(value)
+    if tensor is not None:
+        if tensor.is_floating_point():
+            tol = max(tol, 50 * torch.finfo(tensor.dtype).eps)
+        error = min(distance(tensor, truth), distance(tensor, -truth) if up_to_sign else math.inf)
+        if error <= tol and not (truth.dim() == 0 and tensor.numel() != 1):
+            return error
+        for code, (wrong, message) in (hints or {}).items():
+            if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= max(tol, 1e-3):
+                raise Wrong(code, message)
+    tensor = expect_tensor(value, tuple(truth.shape), what)
+    got = f" (expected {float(truth):.5g}, got {float(tensor):.5g})" if truth.dim() == 0 else ""
+    raise Wrong("value", f"{what} is off by {error:.1e}, relative to the largest entry; {tol:.0e} would pass{got}.")
+
+
+def as_tensor(value):
+    """A detached tensor on the CPU from a tensor, a number or something of numpy's; None from anything else."""
+    if type(value).__module__ == "numpy" and hasattr(value, "copy") and getattr(value, "dtype", "").kind in "biufc":
+        value = torch.as_tensor(value.copy())  # a copy, because torch refuses negative strides
+    elif isinstance(value, (int, float, complex)) and not isinstance(value, bool):
+        value = torch.as_tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else None
+
+
+def kind(value):
+    """Words for what ``value`` is."""
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _shape(shape):
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"

@@ -1,0 +1,238 @@
+"""The machinery behind ``check("03-rate", convergence_rate)``: registry, three outcomes, time limit, helpers.
+
+How to write an exercise
+------------------------
+Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with the lecture's number. A complete one::
+
+    import torch
+    from course_utils.checks.core import compare, exercise, expect_choice
+
+    @exercise("03-sigma", "the largest singular value")
+    def check_sigma(answer, rng):
+        worst = 0.0
+        for shape in [(4, 4), (3, 5), (6, 2)]:             # square first: a mistake in the order then still has a value
+            W = torch.randn(shape, generator=rng)          # fresh at each call; use float32 unless the text says double
+            s = torch.linalg.svdvals(W.double())           # independent truth, never from the student's answer
+            worst = max(worst, compare(answer(W), s[0], 1e-3, "sigma", {
+                "squared": (s[0] ** 2, "This is sigma squared: take the square root."),
+                "frobenius": (s.norm(), "This is the Frobenius norm, which adds up all singular values.")}))
+        return worst                                       # the measured error, or None
+
+    @exercise("03-guess", "before you run it")
+    def check_guess(answer, rng):
+        expect_choice(answer(), "abc", "b", {"a": "Try W = diag(2, 1).", "c": "What if sigma_1 = sigma_2?"})
+
+* ``answer`` is the student's function, *guarded*: a call that returns None, raises, changes a tensor argument in
+  place, or runs on for ever becomes the right outcome with a helpful line. The body never needs a ``try``. It gets
+  copies of your tensors (inside lists, tuples and dicts too), except of those that require a gradient.
+* ``answer`` may be a class: ``layer = answer(linear)``. Errors in its methods are reported just as well; wrap what you
+  call, ``guarded(layer)(x)`` or ``guarded(layer.update, none_ok=True)()``, and None and in-place changes are found too.
+  ``answer.wrapped`` is the bare function or class. Networks and other objects pass through as they are.
+* ``raise Wrong("code", "One or two calm sentences with the hint.")`` for any other mistake that you recognise.
+* ``compare`` looks for the truth first, then for your hints (also those of another shape), then it reports shape,
+  NaN or the size of the difference. So call it on the raw return value, without ``expect_tensor`` before it.
+* Codes used by the machinery: ``raises none inplace timeout type shape nan value option choice-<option>``, and
+  ``check`` for a check that failed in its own code: give a hint of your own instead.
+* Keep a check under about 0.3 s: it shares its time limit (2 s) with the student's code.
+"""
+
+import contextlib
+import functools
+import importlib
+import inspect
+import linecache
+import os
+import pkgutil
+import sys
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from course_utils.checks.answers import (  # noqa: F401  (the helpers are offered from here)
+    Wrong,
+    compare,
+    distance,
+    expect_choice,
+    expect_number,
+    expect_tensor,
+    expect_tuple,
+    kind,
+)
+from course_utils.checks.watchdog import TimeLimit, Watchdog
+
+EXERCISES = {}  # id -> Exercise, in order of registration
+
+
+@dataclass
+class Exercise:
+    """A registered exercise."""
+
+    id: str
+    title: str
+    body: callable
+    limit: float
+    inplace_ok: bool
+
+
+@dataclass
+class Outcome:
+    """What a check found: status "right", "not right" or "not attempted"; code of the mistake; line for the student."""
+
+    status: str
+    code: str
+    line: str
+
+
+def exercise(id, title, limit=2.0, inplace_ok=False):
+    """Register ``body(answer, rng)`` as the check of exercise ``id``; see the module's docstring."""
+
+    def register(body):
+        if id in EXERCISES and EXERCISES[id].body.__code__.co_filename != body.__code__.co_filename:
+            raise ValueError(f"exercise {id!r} is registered twice")
+        EXERCISES[id] = Exercise(id, title, body, limit, inplace_ok)
+        return body
+
+    return register
+
+
+def check(exercise_id, answer):
+    """Check an answer and print one line: right, not right (with a hint) or not attempted yet.
+
+    A wrong answer raises nothing, unless a grader is at work (nbgrader sets ``NBGRADER_EXECUTION``; or set
+    ``COURSE_STRICT=1``): then everything but "right" raises AssertionError with the same line.
+    """
+    outcome = run(exercise_id, answer)
+    print(outcome.line)
+    strict = os.environ.get("NBGRADER_EXECUTION") or os.environ.get("COURSE_STRICT", "0") not in ("", "0")
+    if strict and outcome.status != "right":
+        raise AssertionError(outcome.line) from None
+
+
+def load(prefix=""):
+    """Import the lecture files whose number begins with ``prefix`` and return the registry."""
+    import course_utils.checks as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith(f"lecture{prefix}"):
+            importlib.import_module(f"course_utils.checks.{module.name}")
+    return EXERCISES
+
+
+def run(exercise_id, answer, seed=None):
+    """Check an answer and return the Outcome, printing nothing. ``seed`` repeats the same random inputs."""
+    entry = EXERCISES.get(exercise_id) or load(str(exercise_id)[:2]).get(exercise_id)
+    if entry is None:
+        raise ValueError(f"no exercise is called {exercise_id!r}; there are: {', '.join(sorted(load()))}")
+    rng = torch.Generator()
+    rng.seed() if seed is None else rng.manual_seed(seed)
+    watchdog = Watchdog(entry.limit)
+    status, code, message = "not right", "", ""
+    try:
+        # The notebook's random numbers stay as they were; warnings go to stdout: nbgrader gives 0 points for stderr.
+        with torch.random.fork_rng(devices=[]), torch.enable_grad(), contextlib.redirect_stderr(sys.stdout):
+            try:
+                watchdog.start()
+                error = entry.body(guarded(answer, inplace_ok=entry.inplace_ok), rng)
+            finally:
+                watchdog.stop()
+        if watchdog.fired:
+            raise TimeLimit  # the answer had caught it with a bare `except:`
+        status, message = "right", "" if error is None else f" (largest error {float(error):.1e})"
+    except TimeLimit as stop:
+        watchdog.stop()
+        code, message = "timeout", f"It was stopped after {entry.limit:g} s: slow, or an endless loop{_where(stop)}."
+    except Wrong as wrong:
+        code, message = wrong.code, str(wrong)
+    except (Exception, SystemExit) as error:  # SystemExit: nbgrader would take exit() for a success
+        code = "raises" if _where(error) or getattr(error, "in_answer", False) else "check"
+        if isinstance(error, NotImplementedError) and not error.args:  # the stub's has no message, torch's have one
+            status, code = "not attempted", ""
+        words = "Your code raises" if code == "raises" else "The check cannot use your answer:"
+        message = f"{words} {_text(error)}{_where(error)}."
+    verdicts = {
+        "right": f"right{message}.",
+        "not attempted": "not attempted yet.",
+        "not right": f"not right yet. {message}",
+    }
+    return Outcome(status, code, " ".join(f"Exercise {exercise_id}, {entry.title}: {verdicts[status]}".split()))
+
+
+def guarded(function, none_ok=False, inplace_ok=False):
+    """Wrap a student's function, class or method: a returned None and a tensor changed in place become ``Wrong``."""
+    if not callable(function):
+        raise Wrong("type", f"check() wants the function itself, without parentheses; this is {kind(function)}.")
+
+    @functools.wraps(function, updated=())
+    def call(*args, **kwargs):
+        if not inplace_ok:
+            args, kwargs = _copied(args), _copied(kwargs)
+        before = [(name, tensor, tensor.detach().clone()) for name, tensor in _tensors(function, args, kwargs)]
+        try:
+            result = function(*args, **kwargs)
+        except (Exception, SystemExit) as error:
+            error.in_answer = True
+            raise
+        for name, tensor, copy in before:
+            same = tensor.shape == copy.shape and bool(((tensor == copy) | ((tensor != tensor) & (copy != copy))).all())
+            if not same and not inplace_ok:
+                raise Wrong("inplace", f"Your code changes its input {name} in place; use a copy, {name}.clone().")
+        if result is None and not none_ok:
+            raise Wrong("none", "Your function returns nothing (None). Did you forget `return`?")
+        return result
+
+    call.wrapped = function
+    return call
+
+
+_COURSE = Path(__file__).resolve().parents[1]
+_LIBRARIES = [Path(torch.__file__).parents[1], *(Path(sysconfig.get_path(key)) for key in ("stdlib", "purelib"))]
+
+
+def _where(error):
+    """Where in the student's own code an exception came from: ", in line 3 (`x = 1 / 0`)" or nothing."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        folders = Path(frame.f_code.co_filename).parents
+        course = _COURSE in folders and _COURSE / "tests" not in folders
+        if not course and not any(library in folders for library in _LIBRARIES):
+            text = linecache.getline(frame.f_code.co_filename, line).strip()
+            return f", in line {line}" + (f" (`{text}`)" if text else "")
+    return ""
+
+
+def _text(error):
+    text = " ".join(str(error).split())
+    return type(error).__name__ + (f": {text[:160].rstrip('.')}" if text else "")
+
+
+def _copied(value):
+    """``value`` with copies of its tensors (but not of those with a gradient: it shall flow, and find its leaf)."""
+    if isinstance(value, torch.Tensor):
+        return value if value.requires_grad else value.clone()
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied, value))
+    return {key: _copied(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def _tensors(function, args, kwargs):
+    """Name and tensor for each tensor among the arguments, also inside lists, tuples and dicts."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    found = []
+
+    def collect(name, value):
+        if isinstance(value, torch.Tensor):
+            found.append((name, value))
+        elif isinstance(value, dict) or (isinstance(value, (list, tuple))):
+            for item in value.values() if isinstance(value, dict) else value:
+                collect(name, item)
+
+    for i, value in enumerate(args):
+        collect(names[i] if i < len(names) else f"number {i + 1}", value)
+    for name, value in kwargs.items():
+        collect(name, value)
+    return found

@@ -1,0 +1,211 @@
+"""Checks of lecture 01, the Lipschitz bound."""
+
+import math
+
+import torch
+
+from course_utils.checks.core import Wrong, compare, exercise, expect_choice, expect_number, expect_tensor, expect_tuple
+
+
+def _uniform(rng, low, high):
+    return low + (high - low) * torch.rand((), generator=rng).item()
+
+
+def _spectral(matrix):
+    return float(torch.linalg.svdvals(matrix.detach().double())[0])
+
+
+def _reject_underflow(value):
+    """The value, or Wrong if it is not finite (or clipped) far out: the densities themselves were computed."""
+    if isinstance(value, torch.Tensor) and (not torch.isfinite(value).all() or value.abs().max() < 1000):
+        raise Wrong(
+            "underflow",
+            "Right near the means, but not far out: there both densities are zero for the computer, and log 0 - log 0 "
+            "means nothing. Take the logarithm on paper, before you compute anything.",
+        )
+    return value
+
+
+@exercise("01-optimal", "the log-ratio of two Gaussians")
+def check_optimal(answer, rng):
+    worst = 0.0
+    for shape in [(5,), (4, 3), (2, 3, 2), ()]:
+        mean_q, mean_p = _uniform(rng, -2, 2), _uniform(rng, -2, 2)
+        std_q, std_p = _uniform(rng, 0.5, 0.9), _uniform(rng, 1.2, 2)
+        if len(shape) == 2:
+            std_q, std_p = std_p, std_q
+        x = 6 * torch.rand(shape, generator=rng) - 3  # near enough that no density underflows
+
+        def log_density(x, mean, std):
+            return -((x.double() - mean) ** 2) / (2 * std**2) - math.log(std)
+
+        q, p = log_density(x, mean_q, std_q), log_density(x, mean_p, std_p)
+        normalizers = math.log(std_p) - math.log(std_q)
+        hints = {
+            "sign": (p - q, "The sign is turned: f* = log q - log p is positive where the data are more likely."),
+            "sigmoid": ((q - p).sigmoid(), "This is D*, the probability. The logit f* is asked for: leave out the sigmoid."),
+            "ratio": ((q - p).exp(), "This is the ratio q / p. Take its logarithm."),
+            "normalizer": (q - p - normalizers, "The normalizing constants are missing: log std_q and log std_p do not cancel."),
+            "variance": (
+                log_density(x, mean_q, std_q**0.5) - log_density(x, mean_p, std_p**0.5),
+                "std_q and std_p are standard deviations; they are used here as if they were variances.",
+            ),
+            "half": (2 * (q - p - normalizers) + normalizers, "The exponent of a Gaussian has a factor 1/2."),
+            "log-sign": (q - p - 2 * normalizers, "The term with the logarithms of the standard deviations has the wrong sign."),
+            "log-squared": (q - p + normalizers, "The standard deviation is in the normalizing constant once, not squared."),
+        }
+        worst = max(worst, compare(answer(x, mean_q, std_q, mean_p, std_p), q - p, 1e-4, "f*", hints))
+    x = torch.tensor([-80.0, 1.0, 120.0])  # both densities are zero for the computer
+    truth = -((x.double() - 1) ** 2) / 2 / 0.7**2 + (x.double() + 1) ** 2 / 2 / 1.3**2 + math.log(1.3 / 0.7)
+    value = _reject_underflow(answer(x, 1.0, 0.7, -1.0, 1.3))
+    return max(worst, compare(value, truth, 1e-4, "f* far from both means"))
+
+
+@exercise("01-predict", "before you run it")
+def check_predict(answer, rng):
+    expect_choice(answer(), "abc", "b", {
+        "a": "A spring would do that. But log(1 - D) cannot exceed 0: where D is 0 on all fakes, the function is flat. "
+             "Run the cells of section 3.",
+        "c": "The direction may stay, but the length has a factor D (the derivative of log(1 - D) is -D times the slope "
+             "of f): what is D at a fake that is recognised?",
+    })  # fmt: skip
+
+
+@exercise("01-sigma", "sigma by hand")
+def check_sigma(answer, rng):
+    def turn(angle):
+        return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+    worst = 0.0
+    # The first matrix tells all mistakes below apart; v_1 lies in its first quadrant, then in the second.
+    cases = [_uniform(rng, 0.8, 1.3) * torch.tensor([[1.6, 1.2], [-0.3, 1.0]])]
+    for v_angle in (_uniform(rng, 1.9, 2.8), _uniform(rng, 0.3, 1.2)):
+        small, large = _uniform(rng, 0.2, 0.8), _uniform(rng, 1.5, 3)
+        cases.append(turn(_uniform(rng, 0, 6)) @ torch.diag(torch.tensor([large, small])) @ turn(v_angle).T)
+    cases += [torch.randn(2, 2, generator=rng), torch.tensor([[1.0, 1.0], [0.0, 1.0]])]
+    cases += [torch.outer(*torch.randn(2, 2, generator=rng)), 1.7 * turn(_uniform(rng, 0, 6))]
+    for W in cases:
+        s = torch.linalg.svdvals(W.double())
+        angles = torch.linspace(0, math.pi / 2, 20001, dtype=torch.float64)
+        quadrant = (W.double() @ torch.stack([angles.cos(), angles.sin()])).norm(dim=0).max()
+        eigenvalue = torch.linalg.eigvals(W.double()).abs().max()
+        hints = {
+            "squared": (s[0] ** 2, "This is sigma squared, the largest eigenvalue of W^T W: take the square root."),
+            "frobenius": (s.norm(), "This is the Frobenius norm, which adds up both singular values. Only the largest stretch is asked for."),
+            "eigenvalue": (eigenvalue, "This is the largest |eigenvalue| of W. The most stretched direction need not keep its direction: use W^T W."),
+            "smallest": (s[1], "This is the smallest stretch. The maximum is asked for, not the minimum."),
+            "quadrant": (quadrant, "You tried angles from 0 to 90 degrees only: v_1 may lie in the second quadrant. Go to 180 degrees."),
+            "largest-entry": (W.abs().max(), "This is the largest entry of W. Stretch unit vectors in all directions, not only along the axes."),
+            "columns": (W.norm(dim=0).max(), "This is the longest column: the stretch along the two axes. Try the directions in between as well."),
+            "rows": (W.norm(dim=1).max(), "This is the longest row. Multiply W by unit vectors and take the longest result."),
+            "sum": (W.abs().sum(1).max(), "This is the largest absolute row sum, another norm. The Euclidean stretch is asked for."),
+            "column-sum": (W.abs().sum(0).max(), "This is the largest absolute column sum, another norm. The Euclidean stretch is asked for."),
+            "nuclear": (s.sum(), "This is the sum of the singular values. Only the largest is asked for."),
+        }  # fmt: skip
+        worst = max(worst, compare(answer(W), s[0], 1.5e-3, "sigma", hints))
+    return worst
+
+
+@exercise("01-bug", "three mistakes")
+def check_bug(answer, rng):
+    worst = 0.0
+    for sizes in [(4, 4, 4, 4), (3, 6, 5, 1), (6, 2, 4, 3, 2), (5, 3)]:
+        weights = [torch.randn(o, i, generator=rng) for i, o in zip(sizes[:-1], sizes[1:])]
+        sigma = torch.tensor([_spectral(W) for W in weights], dtype=torch.float64)
+        frobenius = torch.stack([W.double().norm() for W in weights])
+        chain = weights[0].double()
+        for W in weights[1:]:
+            chain = W.double() @ chain
+        n = len(weights) - 1
+        for slope in (0.25, 1.129, 1.0):
+            hints = {
+                "untouched": (frobenius.sum(), "This is still the colleague's number: Frobenius norms, added up, and no activation."),
+                "sum": (sigma.sum() * slope**n, "The stretches of a chain multiply; yours are added."),
+                "frobenius": (frobenius.prod() * slope**n, "These are Frobenius norms: never too small, but not the bound (7). Use the spectral norm."),
+                "activation": (sigma.prod(), "The activations are forgotten: each contributes its slope, which matters unless it is 1."),
+                "frobenius-activation": (frobenius.prod(), "Two mistakes are left: these are Frobenius norms, and the activations are forgotten."),
+                "sum-activation": (sigma.sum(), "Two mistakes are left: the stretches are added instead of multiplied, and the activations are forgotten."),
+                "frobenius-sum": (frobenius.sum() * slope**n, "Two mistakes are left: these are Frobenius norms, and they are added."),
+                "once-too-often": (sigma.prod() * slope ** (n + 1), "One activation too many: there is none after the last layer, so L + 1 matrices have L."),
+                "once": (sigma.prod() * slope, "The slope enters once for each activation; there are L of them."),
+                "frobenius-too-often": (frobenius.prod() * slope ** (n + 1), "Two mistakes are left: these are Frobenius norms, and there is no activation after the last layer."),
+                "collapsed": (_spectral(chain) * slope**n, "This is sigma of the product of all matrices. With activations in between they do not "
+                              "merge into one matrix: take the product of the sigmas."),
+                "largest": (sigma.max() * slope**n, "This is the largest sigma. In a chain all of them multiply."),
+                "squared": ((sigma**2).prod() * slope**n, "The sigmas are squared: take the square root of the eigenvalues of W^T W."),
+            }  # fmt: skip
+            worst = max(worst, compare(answer(weights, slope), sigma.prod() * slope**n, 1e-3, "The bound", hints))
+    return worst
+
+
+@exercise("01-tight", "an exact bound, to order")
+def check_tight(answer, rng):
+    worst = 0.0
+    for sizes in [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:
+        sigmas = [_uniform(rng, 0.3, 0.8), _uniform(rng, 1.3, 3), _uniform(rng, 0.9, 1.2)]
+        weights, x = expect_tuple(answer(list(sizes), list(sigmas)), 2, "The answer")
+        weights = expect_tuple(weights, 3, "weights")
+        for number, (W, d_in, d_out, sigma) in enumerate(zip(weights, sizes[:-1], sizes[1:], sigmas), start=1):
+            if isinstance(W, torch.Tensor) and tuple(W.shape) == (d_in, d_out) != (d_out, d_in):
+                raise Wrong("transposed", f"W^{number} has the shape {d_in} x {d_out}: a weight is d_out x d_in, here {d_out} x {d_in}.")
+            W = expect_tensor(W, (d_out, d_in), f"W^{number}")
+            if not W.is_floating_point():
+                raise Wrong("dtype", f"W^{number} should hold floating-point numbers, not {W.dtype}.")
+            frobenius = W.double().norm()
+            if abs(_spectral(W) / sigma - 1) > 2e-3:
+                if abs(float(frobenius) / sigma - 1) < 2e-3:
+                    raise Wrong("frobenius", f"The Frobenius norm of W^{number} is s_{number}; its spectral norm should be.")
+                if abs(_spectral(W) - 1) < 2e-3:
+                    raise Wrong("unit", f"W^{number} has the spectral norm 1. Multiply it by s_{number} = {sigma:.3f}.")
+                raise Wrong("scale", f"W^{number} has the spectral norm {_spectral(W):.4f}; it should be s_{number} = {sigma:.4f}.")
+        x = expect_tensor(x, None, "x")
+        if x.numel() != sizes[0] or x.dim() not in (1, 2):
+            raise Wrong("shape", f"x should be a point with d_0 = {sizes[0]} entries, but its shape is {tuple(x.shape)}.")
+        if not bool(x.any()):
+            raise Wrong("kink", "At x = 0 every ReLU sits on its kink, where PyTorch takes the derivative 0. Choose a point "
+                        "at which the hidden units are positive.")  # fmt: skip
+        x = x.reshape(-1).double().requires_grad_()
+        W1, W2, W3 = (W.detach().cpu().double() for W in weights)
+        h1 = W1 @ x
+        h2 = W2 @ h1.relu()
+        (gradient,) = torch.autograd.grad((W3 @ h2.relu()).sum(), x)
+        target, reached = math.prod(sigmas), float(gradient.norm())
+        if reached > target * (1 - 2e-3):
+            worst = max(worst, abs(reached / target - 1))
+            continue
+        linear = float((W3 @ W2 @ W1).norm())
+        if linear > target * (1 - 2e-3):
+            raise Wrong("relu-off", f"Without ReLUs the network would reach its bound, but at your x some that matter are off: the gradient "
+                        f"is {reached:.4f} instead of {target:.4f}. Mind the signs of u, v and x.")  # fmt: skip
+        raise Wrong("loose", f"Shapes and spectral norms are right, but the gradient at your x is {reached:.4f} and the bound {target:.4f}. "
+                    "Does v_1 of each layer point along u_1 of the layer before?")  # fmt: skip
+    return worst
+
+
+@exercise("01-residual", "a bound for residual networks")
+def check_residual(answer, rng):
+    worst = 0.0
+    for sizes in [(4, 4, 4), (3, 5, 2, 4), (6, 6, 6, 6, 6), (4, 4)]:  # the last: one plain block, W_s = I
+        blocks, hidden = [], 7
+        for i, (d_in, d_out) in enumerate(zip(sizes[:-1], sizes[1:])):
+            shortcut = torch.eye(d_in) if len(sizes) == 2 else torch.randn(d_out, d_in, generator=rng)
+            W1, W2 = torch.randn(hidden, d_in, generator=rng), torch.randn(d_out, hidden, generator=rng)
+            branch = (1.6 if i % 2 else 0.7) * _uniform(rng, 0.9, 1.1) * _spectral(shortcut)  # now larger, now smaller
+            blocks.append((shortcut, W1, W2 * branch / (_spectral(W1) * _spectral(W2))))
+        s, s1, s2 = torch.tensor([[_spectral(W) for W in block] for block in blocks], dtype=torch.float64).T
+        f, f1, f2 = torch.tensor([[W.norm().item() for W in block] for block in blocks], dtype=torch.float64).T
+        hints = {
+            "product": ((s * s1 * s2).prod(), "Inside a block, shortcut and branch are added, not chained: sigma(W_s) plus the branch."),
+            "no-shortcut": ((s1 * s2).prod(), "The shortcut is forgotten: it adds sigma(W_s) to each block."),
+            "identity": ((1 + s1 * s2).prod(), "1 is the shortcut's norm only if W_s is the identity; in general it is sigma(W_s)."),
+            "branch-sum": ((s + s1 + s2).prod(), "W_1 and W_2 follow one another: their sigmas multiply. Only the shortcut is added."),
+            "blocks-sum": ((s + s1 * s2).sum(), "The blocks follow one another: their bounds multiply, yours are added."),
+            "maximum": (torch.maximum(s, s1 * s2).prod(), "A sum of two functions can stretch by the sum of their norms, not only by the larger one."),
+            "root": ((s**2 + (s1 * s2) ** 2).sqrt().prod(), "Shortcut and branch may stretch in the same direction: the norms add, without squares and root."),
+            "frobenius": ((f + f1 * f2).prod(), "These are Frobenius norms. The Lipschitz norm of a matrix is its spectral norm."),
+        }  # fmt: skip
+        worst = max(worst, compare(answer(blocks), (s + s1 * s2).prod(), 1e-3, "The bound", hints))
+    empty = answer([])
+    if abs(expect_number(empty, "The bound of no block at all") - 1) > 1e-6:
+        raise Wrong("empty", "For an empty list the network is x -> x, whose Lipschitz norm is 1. Start the product at 1.")
+    return worst

@@ -1,0 +1,438 @@
+"""Checks of lecture 02: the derivatives of spectral normalization, and the layer."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from course_utils.checks.core import (
+    Wrong,
+    compare,
+    distance,
+    exercise,
+    expect_choice,
+    expect_number,
+    expect_tensor,
+    expect_tuple,
+    guarded,
+)
+
+
+def matrix(shape, rng):
+    """A random matrix whose largest singular value is well apart from the second, in the default dtype."""
+    n = min(shape)
+    u, v = (torch.linalg.qr(torch.randn(size, n, generator=rng, dtype=torch.float64)).Q for size in shape)
+    s = torch.rand(n, generator=rng, dtype=torch.float64).sort(descending=True).values * 0.5 + 0.2
+    s[0] = 1
+    scale = 1.5 + torch.rand((), generator=rng, dtype=torch.float64)  # never 1: a forgotten sigma must show
+    return ((u * s * scale) @ v.T).to(torch.get_default_dtype())
+
+
+def triplet(W):
+    """sigma, u_1 and v_1 in double precision."""
+    u, s, vh = torch.linalg.svd(W.double(), full_matrices=False)
+    return s[0], u[:, 0], vh[0]
+
+
+@exercise("02-sigma-gradient", "the gradient of sigma")
+def check_sigma_gradient(answer, rng):
+    worst = 0.0
+    for shape in [(4, 4), (3, 5), (6, 2), (1, 4), (5, 1)]:
+        W = matrix(shape, rng)
+        U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
+        truth = torch.outer(U[:, 0], Vh[0])
+        hints = {
+            "transposed": (
+                truth.T,
+                "This is v u^T, the transposed gradient: u belongs to the rows of W, so it comes first.",
+            ),
+            "scaled": (
+                S[0] * truth,
+                "This is sigma u v^T, the best rank-one approximation of W. The gradient has no factor sigma.",
+            ),
+            "sign": (-truth, "The sign is wrong: if W moves along u v^T, sigma grows."),
+            "all": (
+                U @ Vh,
+                "This is U V^T with all singular vectors, the gradient of the *sum* of singular values. Only the first pair counts.",
+            ),
+            "smallest": (
+                torch.outer(U[:, -1], Vh[-1]),
+                "This is the pair of the smallest singular value. torch.linalg.svd puts the largest first.",
+            ),
+            "normalized": (
+                W.double() / S[0],
+                "This is W / sigma(W), the normalized weight; wanted is the derivative of sigma.",
+            ),
+        }
+        if shape[0] == shape[1]:
+            message = (
+                "One of the two vectors is not the right one: u_1 is the first column of U, v_1 the first row of Vh."
+            )
+            hints["column"] = (torch.outer(U[:, 0], Vh[:, 0]), message)
+            hints["row"] = (torch.outer(U[0], Vh[0]), message)
+        hints["one"] = (S[0], "This is sigma itself, a number; wanted is its derivative by every entry of W, a matrix.")
+        worst = max(worst, compare(answer(W), truth, 1e-4, "The gradient", hints))
+    return worst
+
+
+@exercise("02-direction", "a step in any direction")
+def check_direction(answer, rng):
+    worst = 0.0
+    for shape in [(4, 4), (3, 5), (6, 2), (1, 4)]:
+        W = matrix(shape, rng)
+        H = torch.randn(shape, generator=rng)
+        s, u, v = triplet(W)
+        A, G = W.double(), H.double()
+        N, c = A / s, u @ G @ v
+        uv = torch.outer(u, v)
+        hints = {
+            "ignored": (
+                G / s,
+                "This treats sigma as a constant. It changes with W, too: that is the second term of (10).",
+            ),
+            "raw": (
+                (G - c * A) / s,
+                "Subtract a multiple of W_SN, not of W: one factor 1/sigma is missing in the second term.",
+            ),
+            "undivided": (G - c * N, "The overall factor 1/sigma(W) of (10) is missing."),
+            "squared": ((G - c * N) / s**2, "There is one factor 1/sigma(W) too many."),
+            "sign": (
+                (G + c * N) / s,
+                "The sign of the second term is wrong: when sigma grows, W / sigma becomes smaller.",
+            ),
+            "adjoint": (
+                (G - (G * N).sum() * uv) / s,
+                "This is (12), the gradient. There W_SN and u v^T have changed places; go back to (10) and sum over i, j.",
+            ),
+            "rank-one": (
+                (G - c * uv) / s,
+                "Subtract along W_SN, not along u v^T: look once more at what stands behind the bracket in (10).",
+            ),
+            "orthogonal": (
+                (G - (G * A).sum() / A.square().sum() * A) / s,
+                "This is the orthogonal projection away from W. Sigma changes by u^T H v, which asks u v^T and not W.",
+            ),
+            "gradient-only": (c, "This is how fast sigma changes, a number. Put it into the quotient rule."),
+        }
+        value = answer(W, H)
+        try:
+            worst = max(worst, compare(value, (G - c * N) / s, 1e-4, "The derivative", hints))
+        except Wrong as wrong:
+            if wrong.code == "value" and distance(value, (G - (G * N).sum() * N) / s) < 1e-3:
+                raise Wrong("orthogonal", hints["orthogonal"][1]) from None
+            raise
+    return worst
+
+
+@exercise("02-gradient", "equation (12) by hand")
+def check_gradient(answer, rng):
+    worst = 0.0
+    for n, shape in [(7, (4, 4)), (9, (3, 5)), (8, (6, 2)), (1, (2, 3)), (5, (1, 4))]:
+        W = matrix(shape, rng)
+        h = torch.randn(n, shape[1], generator=rng)
+        delta = torch.randn(n, shape[0], generator=rng) + h @ W.T  # so that lambda is not small
+        s, u, v = triplet(W)
+        A = W.double()
+        N, uv = A / s, torch.outer(u, v)
+        E = delta.double().T @ h.double() / n
+        lam = (E * N).sum()
+        truth = (E - lam * uv) / s
+        hints = {
+            "sum": (n * truth, "Your result is N times too large: E is the mean over the batch, not the sum."),
+            "mean-twice": (truth / n, "Your result is N times too small: the mean has been taken twice."),
+            "lambda-sum": ((E - n * lam * uv) / s, "lambda is N times too large: it is a mean over the batch as well."),
+            "lambda-entries": (
+                (E - lam / shape[0] * uv) / s,
+                "lambda is too small by d_out: sum delta^T W_SN h over the outputs, take the mean over the examples only.",
+            ),
+            "lambda-raw": (
+                (E - s * lam * uv) / s,
+                "lambda contains W_SN h, the normalized weight; yours is computed with W.",
+            ),
+            "plain": (E / s, "The term with lambda is missing: this treats sigma(W) as a constant."),
+            "undivided": (E - lam * uv, "The overall factor 1/sigma(W) is missing."),
+            "nothing": (E, "This is the gradient with respect to W_SN. What the optimizer moves is W."),
+            "sign": ((E + lam * uv) / s, "The sign of the second term is wrong: it is subtracted."),
+            "weight": ((E - lam * N) / s, "lambda multiplies u v^T, not W_SN (that one stands inside lambda)."),
+        }
+        if shape[0] == shape[1]:
+            hints["transposed"] = (
+                (E.T - (E.T * N).sum() * uv) / s,
+                "E[delta h^T] has the rows of delta and the columns of h; yours is its transpose.",
+            )
+            hints["transposed-all"] = (truth.T, "This is the transpose of the gradient.")
+        worst = max(worst, compare(answer(W, delta, h), truth, 1e-4, "The gradient", hints))
+    return worst
+
+
+@exercise("02-vanish", "stop the layer")
+def check_vanish(answer, rng):
+    worst = 0.0
+    for d_out, d_in in [(4, 4), (3, 5), (5, 2), (1, 3)]:
+        W = matrix((d_out, d_in), rng)
+        delta, h = expect_tuple(answer(W), 2, "Your answer, (delta, h),")
+        delta = expect_tensor(delta, None, "delta").double()
+        h = expect_tensor(h, None, "h").double()
+        if delta.dim() != 2 or h.dim() != 2 or len(delta) != len(h):
+            raise Wrong("shape", f"delta should be N x d_out and h N x d_in; they have the shapes {tuple(delta.shape)} and {tuple(h.shape)}.")  # fmt: skip
+        if (delta.shape[1], h.shape[1]) == (d_in, d_out) and d_in != d_out:
+            raise Wrong("order", "delta and h seem to have changed places: return (delta, h).")
+        if (delta.shape[1], h.shape[1]) != (d_out, d_in):
+            raise Wrong("shape", f"For a {d_out} x {d_in} weight delta needs {d_out} columns and h {d_in}; yours have {delta.shape[1]} and {h.shape[1]}.")  # fmt: skip
+        if len(h) < 2:
+            raise Wrong("single", "One example is not a batch: N should be at least 2.")
+        lengths = torch.linalg.svdvals(h)
+        if lengths[1] < 1e-3 * lengths[0] or lengths[0] == 0:
+            raise Wrong("parallel", "All rows of h are multiples of one vector. Add something to them that averages out.")  # fmt: skip
+        s, u, v = triplet(W)
+        E, uv = delta.T @ h / len(h), torch.outer(u, v)
+        if E.norm() <= 1e-4 * (delta.norm(dim=1) * h.norm(dim=1)).mean():
+            raise Wrong("zero", "E[delta h^T] is zero: then no layer would move. It should be a multiple of u_1 v_1^T, and not the multiple 0.")  # fmt: skip
+        error = float((E - (E * W.double()).sum() / s * uv).norm() / E.norm())
+        if error > 1e-4:
+            for code, direction, message in [
+                ("swapped", uv.T, "E[delta h^T] is a multiple of v u^T: u and v have changed places."),
+                ("weight", W.double(), "E[delta h^T] points along W itself. It should point along u_1 v_1^T."),
+            ]:
+                if direction.shape == E.shape:
+                    cosine = (E * direction).sum().abs() / (E.norm() * direction.norm())
+                    if cosine > 1 - 1e-6:
+                        raise Wrong(code, message)
+            raise Wrong("gradient", f"The gradient is not zero: its length is {error:.1e} of that of E[delta h^T] / sigma. Is E[delta h^T] a multiple of u_1 v_1^T?")  # fmt: skip
+        worst = max(worst, error)
+    return worst
+
+
+@exercise("02-predict", "predict, then run")
+def check_predict(answer, rng):
+    word, factor = expect_tuple(answer(), 2, "Your prediction")
+    expect_choice(word, ["grows", "shrinks", "stays", "varies"], "grows", {
+        "shrinks": "The step is perpendicular to W. What is the length of the hypotenuse of a right-angled triangle?",
+        "stays": "Nearly, but not exactly: a step along the tangent leaves the circle. On which side does it end?",
+        "varies": "For that, a step would have to point inwards now and then. Which angle does it make with W?",
+    })  # fmt: skip
+    if isinstance(factor, str):
+        try:
+            factor = float(factor)
+        except ValueError:
+            raise Wrong(
+                "option", f"The second answer should be a number: 1, 10, 100 or 1000; it is {factor!r}."
+            ) from None
+    factor = expect_number(factor, "The second answer")
+    hints = {
+        1: "W is ten times longer, so even a step of the same length turns it less.",
+        10: "That would be right if the step had the same length. But V(10 W) = V(W): ten times the distance, the same climb. What does that say about the gradient?",
+        1000: "Too much: the gradient at 10 W is a tenth, and the weight it turns is ten times as long.",
+    }
+    if factor in hints:
+        raise Wrong(f"factor-{factor:g}", hints[factor])
+    if factor != 100:
+        raise Wrong("option", f"The second answer should be 1, 10, 100 or 1000; it is {factor:g}.")
+
+
+def _round(W, u, v, start):
+    """One round of power iteration that begins with the given `start`, "u" or "v"."""
+    if start == "u":
+        v = F.normalize(W.T @ u, dim=0)
+        return F.normalize(W @ v, dim=0), v
+    u = F.normalize(W @ v, dim=0)
+    return u, F.normalize(W.T @ u, dim=0)
+
+
+def _buffers(layer, W, dtype):
+    """The buffers _u and _v of a student's layer, or Wrong."""
+    d_out, d_in = W.shape
+    if not isinstance(layer, nn.Module):
+        raise Wrong("type", "MySpectralNorm should be a class derived from nn.Module.")
+    buffers, parameters, saved = dict(layer.named_buffers()), dict(layer.named_parameters()), layer.state_dict()
+    for name in ("_u", "_v"):
+        if name in parameters:
+            raise Wrong(
+                "parameter", f"{name} is a parameter, so the optimizer would train it. Use self.register_buffer."
+            )
+        if name not in buffers or name not in saved:
+            raise Wrong("buffer", f"{name} is not a buffer that is saved with the model. Use self.register_buffer(\"{name}\", ...).")  # fmt: skip
+    u, v = buffers["_u"], buffers["_v"]
+    if u.requires_grad or v.requires_grad:
+        raise Wrong(
+            "through", "The buffers carry a gradient: compute them under torch.no_grad(), or from weight.detach()."
+        )
+    if (u.shape, v.shape) == ((d_in,), (d_out,)) and d_in != d_out:
+        raise Wrong("swapped", "_u and _v have changed places: _u has d_out entries (rows of the weight), _v has d_in.")
+    if (u.shape, v.shape) != ((d_out,), (d_in,)):
+        raise Wrong("buffer-shape", f"For a {d_out} x {d_in} weight _u needs the shape ({d_out},) and _v ({d_in},); they have {tuple(u.shape)} and {tuple(v.shape)}.")  # fmt: skip
+    if u.dtype != dtype or v.dtype != dtype:
+        raise Wrong("dtype", f"The buffers should have the weight's dtype, {dtype}; they have {u.dtype} and {v.dtype}. weight.new_empty(n).normal_() does it.")  # fmt: skip
+    for name, vector in (("_u", u), ("_v", v)):
+        if not abs(float(vector.norm()) - 1) < 1e-3:
+            raise Wrong("unit", f"{name} should have length 1; its length is {float(vector.norm()):.3g}.")
+    return u.detach().clone(), v.detach().clone()
+
+
+def _start(layer, W, rng):
+    """Put known vectors near the singular ones, but not on them, into the layer's buffers."""
+    _, u1, v1 = triplet(W)
+    found = []
+    for name, vector in (("_u", u1), ("_v", v1)):
+        noise = F.normalize(torch.randn(len(vector), generator=rng, dtype=torch.float64), dim=0)
+        found.append(F.normalize(vector + 0.4 * noise, dim=0))
+        with torch.no_grad():
+            getattr(layer, name).copy_(found[-1])
+    return found
+
+
+@exercise("02-layer", "your own SN layer")
+def check_layer(answer, rng):
+    worst = 0.0
+    for dtype in (torch.get_default_dtype(), torch.float64, torch.float32):
+        for shape in [(4, 4), (5, 3), (2, 6)]:
+            parameter = nn.Parameter(matrix(shape, rng).to(dtype))
+            W, C = parameter.detach().double(), torch.randn(shape, generator=rng, dtype=torch.float64)
+            layer = answer(parameter)
+            _buffers(layer, W, dtype)
+            call = guarded(layer)
+
+            layer.eval()
+            u, v = _start(layer, W, rng)
+            value = call(parameter)
+            moved = _buffers(layer, W, dtype)
+            if distance(moved[0], u) > 1e-5 or distance(moved[1], v) > 1e-5:
+                raise Wrong(
+                    "eval-moves",
+                    "In evaluation mode u or v has changed. Only training may move them: if self.training: ...",
+                )
+            s = u @ W @ v
+            hints = {}
+            if shape[0] == shape[1]:
+                message = "_u and _v have changed places: sigma = u^T W v, with u on the side of the rows of W."
+                hints["swapped"] = (W / (v @ W @ u), message)
+            worst = max(worst, _output(value, W, s, "in evaluation mode", hints))
+
+            layer.train()
+            u, v = _start(layer, W, rng)
+            value = call(parameter)
+            new = _buffers(layer, W, dtype)
+            new = _which_round(new, W, u, v)
+            s = new[0] @ W @ new[1]
+            hints = {"stale": (W / (u @ W @ v), "The weight is divided by u^T W v of *before* the round. First move u and v, then compute sigma.")}  # fmt: skip
+            worst = max(worst, _output(value, W, s, "in training mode", hints))
+            _gradient(value, parameter, W, C, u, v, new, s)
+
+            _start(layer, W, rng)
+            parameter.grad = None
+            loss = (call(parameter) * C.to(dtype)).sum() - (call(parameter) ** 2 * C.to(dtype)).sum()
+            try:
+                loss.backward()
+            except RuntimeError as error:
+                if "inplace" in str(error):
+                    raise Wrong("clone", "Two forward passes and one backward pass fail: the second pass overwrites u and v that the first one still needs. Use self._u.clone() and self._v.clone() for sigma.") from None  # fmt: skip
+                raise Wrong("backward", "Two forward passes and one backward pass fail: " + " ".join(str(error).split())[:120]) from None  # fmt: skip
+            for _ in range(60):  # and it has to converge
+                value = call(parameter)
+            top = float(torch.linalg.matrix_norm(value.detach().double(), 2))
+            if abs(top - 1) > 1e-2:
+                raise Wrong("converge", f"After 60 forward passes in training mode the spectral norm is {top:.3f}, not 1. Does each round go on from the last one?")  # fmt: skip
+    return worst
+
+
+def _output(value, W, s, where, more=None):
+    hints = {
+        **(more or {}),
+        "number": (s, "forward returns sigma, a number. It should return the weight divided by it."),
+        "multiplied": (W * s, "The weight is multiplied by sigma. Divide."),
+        "exact": (
+            W / torch.linalg.matrix_norm(W, 2),
+            f"The result {where} is divided by the exact sigma(W); wanted is the estimate u^T W v from the buffers.",
+        ),
+        "frobenius": (W / W.norm(), "The weight is divided by its Frobenius norm, not by u^T W v."),
+        "unchanged": (W, f"The weight comes back unchanged {where}. Divide it by u^T W v in both modes."),
+    }
+    return compare(value, W / s, 1e-4, f"The weight {where}", hints)
+
+
+def _which_round(new, W, u, v):
+    """Which legitimate round led from (u, v) to `new`; returns its result in double precision."""
+
+    def same(a, b):
+        return distance(a[0], b[0]) < 1e-4 and distance(a[1], b[1]) < 1e-4
+
+    right = [_round(W, u, v, start) for start in "uv"]
+    for candidate in right:
+        if same(new, candidate):
+            return candidate
+    if same(new, (u, v)):
+        raise Wrong("frozen", "A forward pass in training mode has not moved u and v. Write the new vectors into the buffers: self._u.copy_(u).")  # fmt: skip
+    if any(same(new, (candidate[0], v)) or same(new, (u, candidate[1])) for candidate in right):
+        raise Wrong("half", "Only one of the two buffers has moved in training mode. Both belong to a round.")
+    for start, candidate in zip("uv", right):
+        again = candidate
+        for _ in range(2, 21):
+            again = _round(W, *again, start)
+            if same(new, again) and not same(candidate, again):
+                raise Wrong("rounds", "The buffers have moved by more than one round of power iteration. One a pass is asked for.")  # fmt: skip
+    if same(new, (F.normalize(W @ v, dim=0), F.normalize(W.T @ u, dim=0))):
+        raise Wrong("simultaneous", "Both new vectors are computed from the old ones. In (18)-(19) the second uses the first: after v, u <- W v with the *new* v.")  # fmt: skip
+    if W.shape[0] == W.shape[1]:
+        if any(same(new, _round(W.T, u, v, start)) for start in "uv"):
+            raise Wrong("transposed", "The two products have changed places: v <- W^T u, u <- W v. It only runs because this W is square.")  # fmt: skip
+    raise Wrong("round", "After one forward pass in training mode u and v are not what one round of (18)-(19) gives. Did it start from the buffers?")  # fmt: skip
+
+
+def _gradient(value, parameter, W, C, u, v, new, s):
+    """The gradient of <C, value>, with u and v constant."""
+    if not value.requires_grad:
+        raise Wrong("no-grad", "No gradient reaches the weight: only the round belongs under torch.no_grad(), not the division.")  # fmt: skip
+    (gradient,) = torch.autograd.grad((value * C.to(value.dtype)).sum(), parameter)
+    through = {}
+    for start in "uv":
+        leaf = W.clone().requires_grad_()
+        a, b = _round(leaf, u, v, start)
+        through[start] = torch.autograd.grad((leaf / (a @ leaf @ b) * C).sum(), leaf)[0]
+    truth = (C - (C * W / s).sum() * torch.outer(*new)) / s
+    detached = (
+        "sigma is detached, so it counts as a constant. Only u and v are constants; sigma = u^T W v depends on W."
+    )
+    unrolled = "The gradient flows through u and v. Compute the round under torch.no_grad()."
+    compare(gradient, truth, 1e-4, "The gradient with respect to the weight", {
+        "detached": (C / s, detached), "through": (through["u"], unrolled), "through-v": (through["v"], unrolled),
+    })  # fmt: skip
+
+
+@exercise("02-bug", "find the bugs")
+def check_bug(answer, rng):
+    worst = 0.0
+    for shape in [(4, 4), (3, 5), (6, 2)]:
+        W = matrix(shape, rng)
+        u0 = F.normalize(torch.randn(shape[0], generator=rng), dim=0)
+        A, start = W.double(), u0.double()
+        v = F.normalize(A.T @ start, dim=0)
+        u = F.normalize(A @ v, dim=0)
+        s = u @ A @ v
+        W_sn, new_u, new_v = expect_tuple(answer(W, u0), 3, "Your answer, (W_sn, u, v),")
+        v_hints = {
+            "unit": (A.T @ start, "v should have length 1."),
+            "order": (u, "u and v have changed places in what you return: (W_sn, u, v)."),
+        }
+        u_hints = {
+            "unit": (A @ v, "u should have length 1."),
+            "old-u": (start, "The u you return is the old one."),
+        }
+        if shape[0] == shape[1]:
+            swapped = F.normalize(A @ start, dim=0)
+            message = "The products are still swapped: v <- W^T u, then u <- W v. (On a square W the wrong order runs without an error.)"
+            v_hints["swapped"] = (swapped, message)
+            u_hints["swapped"] = (F.normalize(A.T @ v, dim=0), message)
+        compare(new_v, v, 1e-4, "v", v_hints)
+        compare(new_u, u, 1e-4, "u", u_hints)
+        hints = {
+            "sigma": (
+                s,
+                "W_sn is still the number u^T W v. That is the estimate of sigma; the normalized weight is W divided by it.",
+            ),
+            "multiplied": (A * s, "W is multiplied by sigma; divide."),
+            "stale": (A / (start @ A @ v), "sigma is computed with the old u; use the new one."),
+            "rank-one": (s * torch.outer(u, v), "This is the rank-one part sigma u v^T. Divide W itself."),
+            "scaled-rank-one": (torch.outer(u, v), "This is u v^T, of rank one. Divide W itself by sigma."),
+            "unchanged": (A, "W is not divided by sigma yet."),
+        }
+        worst = max(worst, compare(W_sn, A / s, 1e-4, "W_sn", hints))
+    return worst

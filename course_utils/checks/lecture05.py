@@ -1,0 +1,381 @@
+"""Checks of lecture 05: losses, gradient penalty, the loop, the Frechet distance, diagnosis, the project."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from course_utils.checks.core import Wrong, compare, exercise, expect_choice, expect_tuple
+from course_utils.training import SETTINGS, Config, train
+
+
+def _low(t):
+    return torch.minimum(t, torch.zeros_like(t))
+
+
+@exercise("05-hinge", "the hinge's two values")
+def check_hinge(answer, rng):
+    worst = 0.0
+    for n_real, n_fake in [(6, 6), (5, 9), (1, 4)]:
+        real = 2 * torch.randn(n_real, 1, generator=rng) + 0.5
+        fake = 2 * torch.randn(n_fake, 1, generator=rng) - 0.5
+        real[0], fake[0], fake[-1] = -0.7, 0.4, -2.5  # both corners are met, whatever was drawn
+        V_D, V_G = expect_tuple(answer(real, fake), 2, "The result")
+        x, y = real.double(), fake.double()
+        value = _low(x - 1).mean() + _low(-1 - y).mean()
+        hints = {
+            "sign": (
+                -value,
+                "This is the loss -V_D, which D minimises; asked is the value V_D of (16), never positive.",
+            ),
+            "sum": (
+                _low(x - 1).sum() + _low(-1 - y).sum(),
+                "V_D: an expectation is the mean over the batch, not the sum.",
+            ),
+            "max": (
+                (x - 1).clamp(min=0).mean() + (-1 - y).clamp(min=0).mean(),
+                "V_D: (16) has min(0, .), not max(0, .).",
+            ),
+            "margin": (
+                _low(x).mean() + _low(-y).mean(),
+                "V_D: the margin is missing: min(0, -1 + f) and min(0, -1 - f).",
+            ),
+            "fake-sign": (
+                _low(x - 1).mean() + _low(y - 1).mean(),
+                "V_D: the term of the generated images has -1 - f, not -1 + f.",
+            ),
+            "unclipped": ((x - 1).mean() + (-1 - y).mean(), "V_D: where is the min(0, .)? Safe images must not count."),
+        }
+        worst = max(worst, compare(V_D, value, 1e-4, "V_D", hints))
+        hints = {
+            "g-sign": (y.mean(), "V_G: G minimises (17), so that it wants high scores: mind the sign."),
+            "g-sum": (-y.sum(), "V_G: an expectation is the mean over the batch, not the sum."),
+            "g-hinge": (-_low(-1 - y).mean(), "V_G: the generator's value (17) has no hinge: simply -E[f(G(z))]."),
+            "g-margin": (
+                (1 - y).clamp(min=0).mean(),
+                "V_G: the generator's value (17) has no hinge: simply -E[f(G(z))].",
+            ),
+        }
+        worst = max(worst, compare(V_G, -y.mean(), 1e-4, "V_G", hints))
+    return worst
+
+
+class _Score(nn.Module):
+    """f(x) = a |x|^2 / 2 + <w, x>, whose gradient a x + w is known; a and w are its weights."""
+
+    def __init__(self, shape, rng):
+        super().__init__()
+        self.a = nn.Parameter(0.5 + torch.rand((), generator=rng))
+        self.w = nn.Parameter(torch.randn(shape, generator=rng) / math.prod(shape) ** 0.5)
+
+    def forward(self, x):
+        return (0.5 * self.a * x.square().flatten(1).sum(1) + (x * self.w).flatten(1).sum(1))[:, None]
+
+
+@exercise("05-penalty", "the gradient penalty")
+def check_penalty(answer, rng):
+    worst = 0.0
+    for shape in [(3, 3, 3, 3), (5, 1, 4, 4), (2, 3, 2, 5), (1, 1, 2, 2)]:
+        f = _Score(shape[1:], rng)
+        real, fake = torch.randn(shape, generator=rng) + 1, 0.3 * torch.randn(shape, generator=rng)
+        t = 0.1 + 0.3 * torch.rand(shape[0], generator=rng)
+        value = answer(f, real, fake, t)
+
+        def norms(x, f=f):
+            return (f.a.double() * x + f.w.double()).flatten(1).norm(dim=1)
+
+        mix = t.double().view(-1, 1, 1, 1)
+        x = mix * real.double() + (1 - mix) * fake.double()
+        truth = (norms(x) - 1).square().mean()
+        swapped = (1 - mix) * real.double() + mix * fake.double()
+        first = t[0].double() * real.double() + (1 - t[0].double()) * fake.double()
+        whole = (f.a.double() * x + f.w.double()).norm()
+        hints = {
+            "at-real": ((norms(real.double()) - 1).square().mean(), "The slope is measured at the real images; it belongs at x_hat, between real and generated."),
+            "at-fake": ((norms(fake.double()) - 1).square().mean(), "The slope is measured at the generated images; it belongs at x_hat, between the two."),
+            "swapped": ((norms(swapped) - 1).square().mean(), "x_hat = t x + (1 - t) x_tilde: t belongs to the real images."),
+            "one-t": ((norms(first) - 1).square().mean(), "Each image has its own mixing weight t."),
+            "one-norm": ((whole - 1).square(), "This is one norm for the whole batch; each image has its own."),
+            "mean-first": ((norms(x).mean() - 1).square(), "The mean comes last: E[(norm - 1)^2] is not (E[norm] - 1)^2."),
+            "sum": ((norms(x) - 1).square().sum(), "The expectation is the mean over the batch, not the sum."),
+            "square": ((norms(x).square() - 1).square().mean(), "Take the root: (29)-(31) has the norm, not its square, inside the parenthesis."),
+            "one-sided": ((norms(x) - 1).clamp(min=0).square().mean(), "This penalises only slopes above 1; (29)-(31) wants slope 1 from both sides."),
+            "lambda": (10 * truth, "Leave the factor lambda = 10 out."),
+        }  # fmt: skip
+        worst = max(worst, compare(value, truth, 1e-4, "The penalty", hints))
+        weights = list(f.parameters())
+        wanted = torch.autograd.grad(truth, weights)
+        message = "The value is right, but it has no gradient for the weights of f: the gradient must be differentiable (create_graph=True), and nothing detached."
+        if not isinstance(value, torch.Tensor) or not value.requires_grad:
+            raise Wrong("no-graph", message)
+        got = torch.autograd.grad(value.sum(), weights, allow_unused=True)
+        for g, truth_g in zip(got, wanted):
+            if g is None:
+                raise Wrong("no-graph", message)
+            worst = max(worst, compare(g, truth_g, 1e-3, "The gradient of the penalty in the weights of f"))
+    return worst
+
+
+class _Recorder:
+    """Two tiny networks, two optimizers, real batches and noise that note what is done to them."""
+
+    def __init__(self, rng, n):
+        self.events, self.reals, self.noises = [], [], []
+        self.pool_real = [torch.randn(4, 3, generator=rng) + 1 for _ in range(n)]
+        self.pool_noise = [torch.randn(4, 2, generator=rng) for _ in range(n)]
+        self.G = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3))
+        self.D = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
+        for parameter in [*self.G.parameters(), *self.D.parameters()]:
+            parameter.data = 0.5 * torch.randn(parameter.shape, generator=rng)
+
+    def draw(self, kind):
+        pool, used = (self.pool_real, self.reals) if kind == "real" else (self.pool_noise, self.noises)
+        if len(used) >= len(pool):
+            raise Wrong("draws", f"draw_{kind}() is called far too often.")
+        used.append(pool[len(used)])
+        return used[-1].clone()
+
+    def hooks(self):
+        self.D.register_forward_pre_hook(lambda module, inputs: self.events.append(("D", inputs[0])))
+
+        class Optimizer(torch.optim.SGD):
+            def step(optimizer, closure=None):
+                self.events.append((optimizer.whose, None))
+                return super().step(closure)
+
+        self.adam_g, self.adam_d = Optimizer(self.G.parameters(), 0.3), Optimizer(self.D.parameters(), 0.3)
+        self.adam_g.whose, self.adam_d.whose = "step G", "step D"
+
+
+def _hinge(real, fake):
+    return (1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()
+
+
+def _reference(start, reals, noises, n_dis, rounds, mistake=None):
+    """Parameters after `rounds` right iterations (or with one known mistake), and G's losses; written out by hand."""
+    G = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3))
+    D = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
+    for mine, theirs in zip([*G.parameters(), *D.parameters()], start):
+        mine.data = theirs.clone()
+    pg, pd = list(G.parameters()), list(D.parameters())
+    kept_g, kept_d = [torch.zeros_like(p) for p in pg], [torch.zeros_like(p) for p in pd]
+    reals, noises, losses = iter(reals), iter(noises), []
+
+    def descend(parameters, loss, kept, keep):
+        for p, g, old in zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), kept):
+            old.mul_(1.0 if keep else 0.0).add_(g)
+            p.data -= 0.3 * old
+
+    for _ in range(rounds):
+        z = None
+        for _ in range(n_dis):
+            x, z = next(reals), next(noises)
+            loss = _hinge(D(x), D(G(z).detach())) * (-1 if mistake == "d-sign" else 1)
+            descend(pd, loss, kept_d, mistake == "zero-d")
+        if mistake != "same-noise":
+            z = next(noises)
+        scores = D(G(z))
+        loss = {"g-sign": scores.mean(), "saturating": (1 + scores).clamp(min=0).mean()}.get(mistake, -scores.mean())
+        if mistake == "g-standard":
+            loss = nn.functional.softplus(-scores).mean()
+        if mistake == "zero-d":  # what an ordinary backward leaves in D
+            for old, g in zip(kept_d, torch.autograd.grad(loss, pd, retain_graph=True)):
+                old.add_(g)
+        descend(pg, loss, kept_g, mistake == "zero-g")
+        losses.append(loss.detach())
+    return [p.detach() for p in pg + pd], losses
+
+
+LOOP_HINTS = {
+    "zero-d": "It looks as if gradients pile up in D: adam_d.zero_grad() belongs before each backward of D's loss.",
+    "zero-g": "It looks as if gradients pile up in G: adam_g.zero_grad() belongs before the backward of G's loss.",
+    "d-sign": "D moves the wrong way: hinge_loss is already -V_D, so D goes downhill on it.",
+    "g-sign": "G moves the wrong way: it minimises -E[f(G(z))].",
+    "g-standard": "G follows the standard loss; asked is the hinge: generator_loss(scores, 'hinge').",
+    "saturating": "G has no hinge of its own: its loss is -E[f(G(z))], equation (17).",
+}
+
+
+@exercise("05-loop", "one iteration of the game")
+def check_loop(answer, rng):
+    worst, rounds = 0.0, 2
+    for n_dis in (2, 1, 3):
+        stage = _Recorder(rng, 8 * rounds * (n_dis + 1))
+        start = [p.detach().clone() for p in [*stage.G.parameters(), *stage.D.parameters()]]
+        stage.hooks()
+        losses, per_round = [], []
+        for _ in range(rounds):
+            first, before = len(stage.events), (len(stage.reals), len(stage.noises))
+            draw_real, draw_noise = partial(stage.draw, "real"), partial(stage.draw, "noise")
+            loss = answer(stage.G, stage.D, stage.adam_g, stage.adam_d, draw_real, draw_noise, n_dis)
+            losses.append(loss)
+            per_round.append((stage.events[first:], len(stage.reals) - before[0], len(stage.noises) - before[1]))
+        events, n_real, n_noise = per_round[0]
+        steps = [name for name, _ in events if name != "D"]
+        if steps.count("step G") != 1:
+            raise Wrong("g-steps", f"One iteration makes one update of G; yours made {steps.count('step G')}.")
+        if steps.count("step D") != n_dis:
+            extra = " Is adam_d.step() also called in G's update?" if steps.count("step D") == n_dis + 1 else ""
+            raise Wrong(
+                "d-steps",
+                f"With n_dis = {n_dis} D is updated {n_dis} times; yours was updated {steps.count('step D')} times.{extra}",
+            )
+        if steps[-1] != "step G":
+            raise Wrong("order", "The updates of D come first, the update of G last.")
+        if n_real < n_dis:
+            raise Wrong(
+                "same-batch",
+                f"Each update of D needs its own real batch: with n_dis = {n_dis}, draw_real() was called {n_real} time(s).",
+            )
+        if n_noise < n_dis + 1:
+            raise Wrong(
+                "same-noise",
+                f"Each update needs fresh noise, G's too: with n_dis = {n_dis}, draw_noise() was called {n_noise} time(s).",
+            )
+        if n_real > n_dis or n_noise > n_dis + 1:
+            raise Wrong(
+                "draws",
+                f"Batches are drawn and not used: {n_real} real ones and {n_noise} of noise for {n_dis} + 1 updates.",
+            )
+        d_phase = [x for name, x in events[: len(events) - events[::-1].index(("step D", None)) - 1] if name == "D"]
+        if any(x.requires_grad for x in d_phase):
+            raise Wrong(
+                "attached",
+                "In D's update the generated images still carry the graph through G: use detach() or no_grad().",
+            )
+        last = [x for name, x in events if name == "D"][-1]
+        if not last.requires_grad:
+            raise Wrong(
+                "detached",
+                "In G's update the generated images are cut off from G: no detach() there, or G learns nothing.",
+            )
+        end = [p.detach() for p in [*stage.G.parameters(), *stage.D.parameters()]]
+        truth, true_losses = _reference(start, stage.reals, stage.noises, n_dis, rounds)
+        flat = torch.cat([p.flatten() for p in end])
+        wrong = {}
+        for code, message in LOOP_HINTS.items():
+            parameters, _ = _reference(start, stage.reals, stage.noises, n_dis, rounds, code)
+            wrong[code] = (torch.cat([p.flatten() for p in parameters]), message)
+        worst = max(
+            worst, compare(flat, torch.cat([p.flatten() for p in truth]), 1e-4, "What the networks have become", wrong)
+        )
+        for loss, true_loss in zip(losses, true_losses):
+            worst = max(worst, compare(loss, true_loss, 1e-4, "The returned loss of G"))
+    return worst
+
+
+def _root(matrix):
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.mT
+
+
+def _frechet(x, y, correction=1, root="matrix", factor=2.0, mean="square"):
+    m1, m2, n1, n2 = x.mean(0), y.mean(0), len(x) - correction, len(y) - correction
+    c1, c2 = (x - m1).mT @ (x - m1) / n1, (y - m2).mT @ (y - m2) / n2
+    r1 = _root(c1)
+    cross = {
+        "matrix": lambda: _root(r1 @ c2 @ r1).trace(),
+        "entries": lambda: (c1 @ c2).abs().sqrt().diagonal().sum(),
+        "product": lambda: (c1 @ c2).trace(),
+        "diagonal": lambda: (c1.diagonal() * c2.diagonal()).sqrt().sum(),
+        "none": lambda: torch.zeros((), dtype=x.dtype),
+    }[root]()
+    gap = (m1 - m2).square().sum()
+    gap = {"square": gap, "root": gap.sqrt(), "average": gap / len(m1), "none": 0 * gap}[mean]
+    return gap + c1.trace() + c2.trace() - factor * cross
+
+
+@exercise("05-frechet", "the Frechet distance")
+def check_frechet(answer, rng):
+    worst = 0.0
+    for n, m, d in [(40, 40, 3), (60, 35, 5), (30, 50, 2)]:
+        x, y = (
+            torch.randn(k, d, generator=rng, dtype=torch.float64)
+            @ torch.randn(d, d, generator=rng, dtype=torch.float64)
+            for k in (n, m)
+        )
+        y = y + 2 * torch.randn(d, generator=rng, dtype=torch.float64) + 0.5
+        hints = {
+            "entries": (_frechet(x, y, root="entries"), "The root in (24) is a matrix root, not the root of each entry."),
+            "no-root": (_frechet(x, y, root="product"), "The root of C1 C2 is missing."),
+            "diagonal": (_frechet(x, y, root="diagonal"), "Only the variances went in; the covariances between features count as well."),
+            "no-cross": (_frechet(x, y, root="none"), "The last term of (24), -2 tr (C1 C2)^(1/2), is missing."),
+            "factor": (_frechet(x, y, factor=1.0), "The root's trace counts twice in (24)."),
+            "norm": (_frechet(x, y, mean="root"), "The distance of the means is squared in (24)."),
+            "average": (_frechet(x, y, mean="average"), "The squared distance of the means is a sum over the features, not their mean."),
+            "no-mean": (_frechet(x, y, mean="none"), "The means have not gone in."),
+            "biased": (_frechet(x, y, correction=0), "The covariances are divided by N; here, as in torch.cov, it is N - 1."),
+            "root-of-all": (_frechet(x, y).clamp_min(0).sqrt(), "(24) is the squared distance already: take no root of the whole."),
+        }  # fmt: skip
+        worst = max(worst, compare(answer(x, y), _frechet(x, y), 1e-5, "The distance", hints))
+    return worst
+
+
+CONDITIONS = ("healthy", "D wins", "collapse", "diverged")
+WHY = {
+    "healthy": "Scores stay apart by a moderate, steady gap, the images differ from each other: nothing is wrong here.",
+    "D wins": "The gap between the scores grows and grows: D tells the two apart without effort.",
+    "collapse": "The spread of the generated images is nearly zero: G has one answer to every z.",
+    "diverged": "There is NaN or infinity in these curves.",
+}
+
+
+def _curves(kind, n, rng):
+    """Random curves of one kind: (gap, spread), each (n,); margins as the exercise's text states them."""
+    time = torch.linspace(0, 1, n)
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand((), generator=rng)
+
+    noise = lambda size: size * torch.randn(n, generator=rng)  # noqa: E731
+    gap = uniform(0.5, 2.0) * (1 - torch.exp(-8 * time)) + noise(0.15)
+    spread = uniform(0.25, 0.5) * (1 - 0.5 * torch.exp(-8 * time)) + noise(0.01)
+    if kind == "D wins":
+        gap = gap + uniform(18, 40) * time ** uniform(0.7, 1.3)
+    if kind == "collapse":
+        spread = (spread * torch.exp(-uniform(10, 25) * (time - 0.3).clamp(min=0))).clamp(min=0) * (
+            1 - 0.6 * time
+        ) + 1e-3
+    if kind == "diverged":
+        start = int(n * uniform(0.5, 0.95))
+        gap[start:] = torch.tensor([math.nan, math.inf, -math.inf])[int(torch.randint(3, (), generator=rng))]
+    return gap, spread.clamp(min=0)
+
+
+@exercise("05-diagnose", "what is wrong with this run?", inplace_ok=True)  # NaN in the curves is no change of theirs
+def check_diagnose(answer, rng):
+    cases = [kind for kind in CONDITIONS for _ in range(6)]
+    for i in torch.randperm(len(cases), generator=rng).tolist():
+        gap, spread = _curves(cases[i], int(torch.randint(60, 400, (), generator=rng)), rng)
+        shift = 3 * torch.randn((), generator=rng)  # a score may be shifted by any bias: only the gap counts
+        fake_score = shift + 0.1 * torch.randn(len(gap), generator=rng)
+        expect_choice(
+            answer(fake_score + gap, fake_score, spread), CONDITIONS, cases[i], f"Look again: {WHY[cases[i]]}"
+        )
+
+
+@exercise("05-project", "an experiment of your own", limit=10.0)
+def check_project(answer, rng):
+    plan, claim = expect_tuple(answer(), 2, "The result")
+    runs = expect_tuple(plan, len(plan), "The plan") if isinstance(plan, (list, tuple)) else (plan,)
+    if not runs or not all(isinstance(run, Config) for run in runs):
+        raise Wrong("config", "The first of the two results should be a list of configurations, made with Config(...).")
+    if len(runs) < 2:
+        raise Wrong("alone", "One configuration shows nothing: what is it compared with?")
+    kinds = {replace(run, seed=0) for run in runs}
+    if len(kinds) < 2:
+        raise Wrong("same", "All configurations are the same up to the seed: nothing is compared.")
+    if any(len({run.seed for run in runs if replace(run, seed=0) == kind}) < 2 for kind in kinds):
+        raise Wrong("seeds", "Each configuration needs at least two seeds, or the difference may be luck.")
+    if not isinstance(claim, str) or len(claim.split()) < 8:
+        raise Wrong("claim", "The claim is a sentence: what will be larger or smaller than what, by how much?")
+    if not any(character.isdigit() for character in claim):
+        raise Wrong("vague", "Name a number in the claim: from which difference on would you believe it?")
+    for kind in kinds:  # one of each kind, two steps: does it run at all?
+        small = replace(
+            kind, steps=1 if SETTINGS[kind.setting].n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4)
+        )
+        images = 2 * torch.rand(8, kind.channels, kind.size, kind.size, generator=rng) - 1
+        train(small, images)

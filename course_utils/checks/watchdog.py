@@ -1,0 +1,74 @@
+"""The time limit of a check, in a kernel on Linux, macOS and Windows."""
+
+import ctypes
+import signal
+import sys
+import threading
+import time
+
+
+class TimeLimit(BaseException):
+    """Raised inside code that runs for too long; not an Exception, so that ``except Exception`` lets it through."""
+
+
+class Watchdog:
+    """Stops the thread that called ``start`` when it has computed for ``seconds``, or taken 2.5 times that in all.
+
+    The time to import modules does not count. A second thread keeps the time. It sends SIGINT to the main thread, and
+    that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. A real interrupt remains a
+    KeyboardInterrupt. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
+    is a single call into C that takes for ever. The second thread is gone when ``stop`` returns.
+    """
+
+    def __init__(self, seconds):
+        self.seconds, self.fired, self.done = seconds, False, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self):
+        self.target = threading.get_ident()
+        self.in_main = threading.current_thread() is threading.main_thread()
+        if self.in_main:
+            self.previous = signal.signal(signal.SIGINT, self._interrupt)
+        self.thread.start()
+
+    def stop(self):
+        if not self.done.is_set() and self.thread.ident is not None:
+            self.done.set()
+            self.thread.join()
+            if self.in_main:
+                signal.signal(signal.SIGINT, self.previous or signal.default_int_handler)
+            else:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.target), None)
+
+    def _watch(self):
+        clock = computing = 0.0
+        before = time.monotonic(), time.process_time()
+        while not self.done.wait(0.05):
+            now = time.monotonic(), time.process_time()
+            if not self._importing():
+                clock, computing = clock + now[0] - before[0], computing + now[1] - before[1]
+            before = now
+            if (clock >= self.seconds and computing >= self.seconds) or clock >= 2.5 * self.seconds:
+                self._send()
+                self.done.wait(0.5)  # and once more if the code caught it
+
+    def _importing(self):
+        frame = sys._current_frames().get(self.target)
+        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        return frame is not None
+
+    def _send(self):
+        self.fired = True
+        if not self.in_main:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.target), ctypes.py_object(TimeLimit))
+        elif hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(self.target, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+    def _interrupt(self, number, frame):
+        if self.fired and not self.done.is_set():
+            raise TimeLimit
+        if not self.fired and callable(self.previous):
+            self.previous(number, frame)

@@ -1,0 +1,68 @@
+"""Generate the exercise notebooks from the lectures: ``python -m course_utils.exercises`` (``--check`` only compares).
+
+The lectures in ``notebooks/`` are the single source. An exercise notebook is the lecture without the solutions
+(nbgrader's markers), without the cells tagged ``lecturer`` or ``heavy``, and without outputs. The same lecture gives
+the same bytes.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
+from nbgrader.preprocessors import ClearSolutions, LockCells
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+DROPPED = {"lecturer", "heavy"}  # tags of cells
+STUB = "raise NotImplementedError()  # your code here"
+NOTE = """*This is [the lecture](../{name}) with holes. Fill one, run its cell and the check below it, and you are told
+at once how it went; a hole left open stops nothing. The file is generated from the lecture and written anew when that
+changes: do not edit it, but save a copy beside it under another name (File, Save Notebook As) and work in that.*"""
+
+
+def lectures():
+    """Paths of the lecture notebooks, in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def exercise_notebook(lecture):
+    """The exercise notebook (a NotebookNode) of the lecture at the path ``lecture``."""
+    nb = nbformat.read(lecture, as_version=4)
+    steps = [
+        TagRemovePreprocessor(remove_cell_tags=DROPPED, enabled=True),
+        ClearSolutions(enforce_metadata=False, code_stub={"python": STUB}),
+        LockCells(),
+        ClearOutputPreprocessor(),
+    ]
+    for step in steps:
+        nb, _ = step.preprocess(nb, {})
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":  # this notebook lies one folder deeper
+            cell.source = cell.source.replace("](../", "](../../")
+        kept = {key: cell.metadata[key] for key in ("nbgrader", "deletable", "editable") if key in cell.metadata}
+        cell.metadata = nbformat.from_dict(kept)  # slides and test settings belong to the lecture
+    note = nbformat.v4.new_markdown_cell(NOTE.format(name=Path(lecture).name), id="generated")
+    nb.cells.insert(0, note)
+    nb.metadata = nbformat.from_dict({"kernelspec": nb.metadata.kernelspec, "language_info": {"name": "python"}})
+    nbformat.validate(nb)
+    return nb
+
+
+def main(arguments):
+    """Write the exercise notebooks, or with ``--check`` list those that differ; return the exit status."""
+    folder = NOTEBOOKS / "exercises"
+    folder.mkdir(exist_ok=True)
+    differ = 0
+    for lecture in lectures():
+        path, text = folder / lecture.name, nbformat.writes(exercise_notebook(lecture)) + "\n"
+        if arguments != ["--check"]:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            print("wrote", path.name)
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            differ += 1
+            print(f"{path.name} differs from what its lecture generates: run python -m course_utils.exercises")
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

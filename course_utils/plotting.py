@@ -1,0 +1,145 @@
+"""How the course's figures look, and how they get on the page.
+
+Importing this module sets matplotlib's defaults (fonts that can be read from the last row, white background).
+A figure function takes data and an ``Axes``, draws, returns the ``Axes``, and computes nothing.
+"""
+
+import ast
+import base64
+import inspect
+import io
+import textwrap
+from collections.abc import Callable, Mapping
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+MAX_BYTES = 80_000  # of one stored image
+
+# Okabe and Ito's palette: its colours stay apart for colour-blind readers. Yellow is too pale for lines on white.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#767676"
+
+
+def _style(color: str, marker: str, linestyle: object, label: str) -> dict:
+    return {"color": color, "marker": marker, "linestyle": linestyle, "label": label}
+
+
+#: One look per method, everywhere in the course: ``ax.plot(x, y, **METHOD_STYLE["spectral_norm"])``. The marker and
+#: the line tell the methods apart when the page is printed in grey.
+METHOD_STYLE: dict[str, dict] = {
+    "none": _style(BLACK, "x", ":", "no normalization"),
+    "weight_clipping": _style(ORANGE, "^", "-.", "clipping"),
+    "gan_gp": _style("#7A3E62", "*", (0, (1, 1)), "GAN-GP"),
+    "wgan_gp": _style(PURPLE, "P", (0, (3, 1, 1, 1)), "WGAN-GP"),
+    "batch_norm": _style(GREY, "h", (0, (5, 3)), "BN"),
+    "layer_norm": _style("#857A00", "d", (0, (5, 1, 1, 1, 1, 1)), "LN"),
+    "weight_norm": _style(VERMILLION, "s", "--", "WN"),
+    "orthonormal": _style(GREEN, "v", (0, (7, 2)), "orthonormal"),
+    "spectral_norm": _style(BLUE, "o", "-", "SN"),
+    "spectral_norm_gain": _style(SKY, "D", (0, (4, 1)), "SN with gain"),
+}
+
+mpl.rcParams.update({
+    "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (9, 3.6), "figure.constrained_layout.use": True,
+    "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white", "axes.edgecolor": "#444444",
+    "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12, "xtick.labelsize": 11, "ytick.labelsize": 11,
+    "legend.fontsize": 11, "figure.titlesize": 14, "lines.linewidth": 2, "lines.markersize": 6, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD",
+    "image.cmap": "gray", "axes.prop_cycle": mpl.cycler(
+        color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK],
+        linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-"]),
+})  # fmt: skip
+
+
+def to_png(fig: Figure, max_bytes: int | None = MAX_BYTES) -> bytes:
+    """PNG of ``fig``, which is closed. With ``max_bytes`` the number of colours is reduced until it fits.
+
+    Raises ValueError when 32 colours still need more than ``max_bytes``.
+    """
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    mpl.pyplot.close(fig)
+    for colours in (None, 256, 128, 64, 32):
+        buffer = io.BytesIO()
+        image = picture if colours is None else picture.quantize(colours)
+        image.save(buffer, "png", compress_level=1 if max_bytes is None else 9)
+        if max_bytes is None or buffer.tell() <= max_bytes:
+            return buffer.getvalue()
+    raise ValueError(f"the figure needs {buffer.tell()} bytes, {max_bytes} are allowed: draw fewer points or images")
+
+
+def png_bundle(png: bytes, alt: str) -> tuple[dict, dict]:
+    """Data and metadata of a displayed PNG with its alternative text, as Jupyter stores them."""
+    if not alt.strip():
+        raise ValueError("a figure needs an alt text that says what it shows")
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"[figure: {alt}]"}
+    return data, {"image/png": {"alt": alt}}
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Put ``fig`` on the page and close it. ``alt`` says in a sentence what it shows, for those who cannot see it."""
+    data, metadata = png_bundle(to_png(fig), alt)
+    display(data, metadata=metadata, raw=True)
+
+
+def show_source(*objects: Callable | type, docstring: bool = True) -> None:
+    """Put the source of functions or classes on the page, highlighted; ``docstring=False`` leaves theirs out."""
+    source = "\n\n".join(_source(item, docstring) for item in objects)
+    display({"text/markdown": f"```python\n{source}\n```", "text/plain": source}, raw=True)
+
+
+def _source(item: Callable | type, docstring: bool) -> str:
+    source = textwrap.dedent(inspect.getsource(item)).rstrip()
+    lines = source.split("\n")
+    if not docstring:
+        nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        for body in sorted((n.body for n in nodes), key=lambda body: -body[0].lineno):
+            first = body[0]
+            if len(body) > 1 and isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                following = body[1].lineno - 1
+                while lines[following - 1].lstrip().startswith(("@", "#")) and following > first.end_lineno:
+                    following -= 1  # keep a comment or a decorator above the next statement
+                del lines[first.lineno - 1 : following]
+    return "\n".join(lines)
+
+
+def image_grid(images: torch.Tensor, ax: Axes, n_columns: int = 8, title: str = "", gap: int = 1) -> Axes:
+    """Draw images (N, C, H, W) with values in [-1, 1], C = 1 or 3, row by row as one picture."""
+    n, channels, height, width = images.shape
+    n_rows = -(-n // n_columns)
+    canvas = np.ones((n_rows * (height + gap) - gap, n_columns * (width + gap) - gap, channels))
+    for i, image in enumerate((images.detach().float().cpu().clamp(-1, 1).numpy() + 1) / 2):
+        top, left = (i // n_columns) * (height + gap), (i % n_columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    ax.imshow(canvas.squeeze(-1) if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def spectrum_lines(ax: Axes, spectra: Mapping[str, np.ndarray], title: str = "") -> Axes:
+    """Spectra by method, largest value first: (n,) or (seeds, n), then with the band from smallest to largest seed."""
+    for method, values in spectra.items():
+        values = np.atleast_2d(np.asarray(values))
+        curve_with_band(ax, np.arange(1, values.shape[1] + 1), values, method)
+    ax.set(xlabel="index $i$ of the singular value", title=title)
+    return ax
+
+
+def curve_with_band(ax: Axes, x: np.ndarray, values: np.ndarray, method: str | None = None, **style) -> Axes:
+    """Mean of ``values`` (seeds, steps) over the seeds, in ``method``'s style, and a band from smallest to largest."""
+    values = np.atleast_2d(np.asarray(values))
+    style = {"markevery": max(1, values.shape[1] // 8), **METHOD_STYLE.get(method, {}), **style}
+    (line,) = ax.plot(x, values.mean(axis=0), **style)
+    if len(values) > 1:
+        ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.18, linewidth=0)
+    return ax

@@ -1,0 +1,49 @@
+"""Right and wrong answers to the exercises of lecture 00."""
+
+import torch
+
+from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
+
+
+def by_lerp(images):
+    return torch.lerp(torch.full_like(images, 0.5), torch.ones_like(images), images)
+
+
+def in_double(images):
+    return (images.double() + 1) / 2
+
+
+def in_numpy(images):
+    return (images.numpy() + 1) * 0.5
+
+
+def in_place(images):
+    return images.add_(1).div_(2)
+
+
+def by_own_range(images):
+    return (images - images.min()) / (images.max() - images.min())
+
+
+CASES = [
+    Case(
+        "00-pixels",
+        right=[by_lerp, in_double, in_numpy],
+        wrong={
+            "half": lambda images: images / 2,
+            "shifted": lambda images: 1 + images,
+            "order": lambda images: images / 2 + 1,
+            "inverse": lambda images: 2 * images - 1,
+            "clamped": lambda images: images.clamp(min=0),
+            "absolute": torch.abs,
+            "inplace": in_place,
+            "value": by_own_range,
+            "none": lambda images: None,
+        },
+    ),
+    Case(
+        "00-prediction",
+        right=[lambda: "b", lambda: "B"],
+        wrong={"choice-a": lambda: "a", "choice-c": lambda: "c", "option": lambda: "d", "type": lambda: 2},
+    ),
+]

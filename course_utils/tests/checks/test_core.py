@@ -1,0 +1,362 @@
+"""The machinery of the checks: outcomes, guard, time limit, helpers, strict mode."""
+
+import importlib
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from course_utils.checks import check, core
+from course_utils.checks.core import Wrong, compare, exercise, expect_choice, expect_number, expect_tensor, expect_tuple
+
+
+@pytest.fixture(autouse=True)
+def trial_exercises(monkeypatch):
+    """Exercises that exist only here."""
+    monkeypatch.setattr(core, "EXERCISES", {})
+    monkeypatch.delenv("COURSE_STRICT", raising=False)
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+
+    @exercise("99-double", "twice a matrix")
+    def check_double(answer, rng):
+        worst = 0.0
+        for shape in [(3, 3), (2, 4)]:
+            x = torch.randn(shape, generator=rng)
+            hints = {"same": (x, "This is x itself."), "transposed": (2 * x.T, "This is transposed.")}
+            worst = max(worst, compare(answer(x), 2 * x, what="2x", hints=hints))
+        return worst
+
+    @exercise("99-layer", "a layer")
+    def check_layer(answer, rng):
+        layer = answer(3)
+        core.guarded(layer.reset, none_ok=True)()
+        expect_tensor(core.guarded(layer)(torch.randn(5, 3, generator=rng)), (5, 3), "The layer's output")
+
+
+def outcome(answer, id="99-double"):
+    found = core.run(id, answer)
+    assert "\n" not in found.line and found.line.startswith(f"Exercise {id}, ")
+    return found
+
+
+def stub(x):
+    raise NotImplementedError()
+
+
+def in_place(x):
+    x *= 2
+    return x
+
+
+def returns_nothing(x):
+    x = 2 * x
+
+
+def raises(x):
+    factor = 1 / 0
+    return factor * x
+
+
+class Layer(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.linear = nn.Linear(n, n)
+
+    def reset(self):
+        self.linear.reset_parameters()
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class LayerStub(Layer):
+    def forward(self, x):
+        raise NotImplementedError()
+
+
+class LayerWithoutForward(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+
+    def reset(self):
+        pass
+
+
+def test_right_in_many_forms():
+    forms = [
+        lambda x: 2 * x,
+        lambda x: 2 * x.double(),
+        lambda x: (2 * x).numpy(),
+        lambda x: np.flip(np.flip(2 * x.numpy())),
+        lambda x: 2 * x.requires_grad_(),
+        lambda x: nn.Parameter(2 * x),
+        lambda x: (2 * x).half(),
+    ]
+    for form in forms:
+        found = outcome(form)
+        assert found.status == "right" and "largest error" in found.line, found.line
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (lambda x: x, "same", "This is x itself."),
+        (lambda x: 2 * x.T, "transposed", "This is transposed."),
+        (lambda x: 3 * x, "value", "is off by 5.0e-01"),
+        (lambda x: 2 * x[0], "shape", "should have the shape (3, 3), but it has the shape (3,)"),
+        (lambda x: x / 0, "nan", "NaN or infinity"),
+        (lambda x: x * torch.nan, "nan", "NaN or infinity"),
+        (lambda x: (2 * x).tolist(), "type", "should be a tensor, but it is of type list"),
+        (lambda x: 3j * x, "type", "complex"),
+        (lambda x: "2x", "type", "of type str"),
+        (lambda x: True, "type", "of type bool"),
+        (in_place, "inplace", "changes its input x in place"),
+        (returns_nothing, "none", "Did you forget `return`?"),
+        (raises, "raises", "ZeroDivisionError: division by zero, in line"),
+        (lambda x: x @ torch.ones(9), "raises", "RuntimeError"),
+        (lambda: 1, "raises", "TypeError"),
+        (lambda x: undefined, "raises", "NameError"),  # noqa: F821
+        (lambda x: sys.exit(), "raises", "SystemExit"),
+        (torch.ones(3), "type", "the function itself"),
+        (None, "type", "the function itself"),
+    ],
+)
+def test_not_right(answer, code, words):
+    found = outcome(answer)
+    assert (found.status, found.code) == ("not right", code), found.line
+    assert words in found.line
+
+
+def test_inputs_are_copies_unless_they_carry_a_gradient():
+    x, w = torch.ones(2), torch.ones(2, requires_grad=True)
+    given = []
+
+    def use(x, pair, w):
+        given.extend([x, pair[0], w])
+        return (x.requires_grad_() * pair[0] * w).sum()
+
+    core.guarded(use)(x, (x, 1), w=w).backward()
+    assert given[0] is not x and given[1] is not x and given[2] is w
+    assert not x.requires_grad and w.grad is not None
+
+    with pytest.raises(Wrong, match="input x in place"):
+        core.guarded(in_place)(x)
+    assert x[0] == 1
+    core.guarded(lambda x: x)(x / 0 - x / 0)  # NaN, not changed
+    core.guarded(in_place, inplace_ok=True)(x)
+    assert x[0] == 2
+    with pytest.raises(Wrong, match="input many in place"):
+        core.guarded(lambda many: in_place(many["x"]))({"x": x})
+
+
+def test_line_of_the_mistake_is_quoted():
+    line = raises.__code__.co_firstlineno + 1
+    assert f"in line {line} (`factor = 1 / 0`)" in outcome(raises).line
+
+
+def test_not_attempted():
+    assert outcome(stub).status == "not attempted"
+    assert outcome(stub).line.endswith("not attempted yet.")
+
+
+def test_classes():
+    assert outcome(Layer, "99-layer").status == "right"
+    assert outcome(LayerStub, "99-layer").status == "not attempted"
+    assert outcome(stub, "99-layer").status == "not attempted"
+    assert outcome(LayerWithoutForward, "99-layer").code == "raises"
+    assert outcome(lambda n: None, "99-layer").code == "none"
+
+
+def test_check_that_fails_itself_does_not_raise():
+    body = "@exercise('99-broken', 'broken')\ndef check_broken(answer, rng):\n    answer().no_such_attribute\n"
+    exec(compile(body, str(Path(core.__file__).with_name("lecture99.py")), "exec"), {"exercise": exercise})
+    assert outcome(lambda: 1, "99-broken").code == "check"
+
+
+def test_inputs_are_fresh_and_the_notebooks_random_numbers_untouched():
+    seen = []
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    for _ in range(2):
+        outcome(lambda x: seen.append(x.clone()) or 2 * x + 0 * torch.rand(1))
+    assert not torch.equal(seen[0], seen[2])
+    assert torch.equal(torch.rand(1), expected)
+    core.run("99-double", lambda x: seen.append(x.clone()) or 2 * x, seed=3)
+    core.run("99-double", lambda x: seen.append(x.clone()) or 2 * x, seed=3)
+    assert torch.equal(seen[4], seen[6])
+
+
+def endless(x):
+    while True:
+        pass
+
+
+def endless_products(x):
+    x = x @ x.T
+    while True:
+        x = x @ x
+
+
+def endless_catching(x):
+    while True:
+        try:
+            x = 2 * x
+        except Exception:
+            pass
+
+
+def caught(x):
+    try:
+        while True:
+            pass
+    except:  # noqa: E722
+        return 2 * x
+
+
+def sleeping(x):
+    time.sleep(100)
+
+
+@pytest.mark.parametrize("answer", [endless, endless_products, endless_catching, caught, sleeping])
+def test_time_limit(answer, monkeypatch):
+    core.EXERCISES["99-double"].limit = 0.4
+    before = signal.getsignal(signal.SIGINT)
+    start = time.monotonic()
+    found = outcome(answer)
+    assert found.code == "timeout" and "endless loop" in found.line
+    assert time.monotonic() - start < 10
+    assert threading.active_count() == 1 or not any("_watch" in thread.name for thread in threading.enumerate())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("way", ["other thread", "without pthread_kill"])
+def test_time_limit_where_signals_differ(way, monkeypatch):
+    core.EXERCISES["99-double"].limit = 0.4
+    found = []
+    if way == "other thread":
+        thread = threading.Thread(target=lambda: found.append(outcome(endless)))
+        thread.start()
+        thread.join()
+    else:  # as on Windows
+        monkeypatch.delattr(signal, "pthread_kill", raising=False)
+        found.append(outcome(endless))
+    assert found[0].code == "timeout"
+
+
+def test_interrupts_pass_through():
+    def interrupt(x):
+        raise KeyboardInterrupt
+
+    def interrupted(x):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(1)
+
+    for answer in (interrupt, interrupted):
+        with pytest.raises(KeyboardInterrupt):
+            core.run("99-double", answer)
+
+
+def test_one_line_is_printed_and_nothing_raised(capsys):
+    for answer in (stub, raises, lambda x: x, lambda x: 2 * x):
+        check("99-double", answer)
+        assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_nothing_reaches_stderr(capsys):
+    def noisy(x):
+        print("careful", file=sys.stderr)
+        return 2 * x
+
+    check("99-double", noisy)
+    printed = capsys.readouterr()
+    assert printed.err == "" and "careful" in printed.out and "right" in printed.out
+
+
+@pytest.mark.parametrize("variable", ["COURSE_STRICT", "NBGRADER_EXECUTION"])
+def test_strict(variable, monkeypatch, capsys):
+    monkeypatch.setenv(variable, {"COURSE_STRICT": "1"}.get(variable, "autograde"))
+    check("99-double", lambda x: 2 * x)
+    for answer, words in ((stub, "not attempted yet"), (lambda x: x, "This is x itself")):
+        with pytest.raises(AssertionError, match=words):
+            check("99-double", answer)
+
+
+def test_unknown_exercise_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"99-nothing.*99-double"):
+        check("99-nothing", stub)
+
+
+def test_same_id_in_two_files_is_refused():
+    with pytest.raises(ValueError, match="twice"):
+        exec("@exercise('99-double', 'again')\ndef body(answer, rng): pass", {"exercise": exercise})
+
+
+def test_numbers():
+    for value in (2, 2.0, torch.tensor(2.0), torch.tensor([2.0]), np.float32(2), np.array([[2.0]])):
+        assert expect_number(value) == 2.0
+        assert compare(value, 2.0) == 0
+    for value, code in ((None, "type"), ("2", "type"), (True, "type"), (torch.ones(2), "shape"), (float("nan"), "nan")):
+        for test in (expect_number, lambda v: compare(v, 1.0)):
+            with pytest.raises(Wrong) as wrong:
+                test(value)
+            assert wrong.value.code == code
+
+
+def test_shapes_and_tuples():
+    assert expect_tensor(torch.ones(2, 3), (None, 3)).shape == (2, 3)
+    assert expect_tuple([1, 2], 2) == (1, 2)
+    for call, code in (
+        (lambda: expect_tensor(torch.ones(2, 3), (None, 2)), "shape"),
+        (lambda: expect_tensor(torch.ones(2), (2, 1)), "shape"),
+        (lambda: expect_tensor([1.0]), "type"),
+        (lambda: expect_tuple(1, 2), "type"),
+        (lambda: expect_tuple((1,), 2), "shape"),
+    ):
+        with pytest.raises(Wrong) as wrong:
+            call()
+        assert wrong.value.code == code
+
+
+def test_choice():
+    for value in ("b", " B\n", "(b)", "b."):
+        expect_choice(value, "abc", "b", "no")
+    for value, code in ((None, "type"), (1, "type"), ("d", "option"), ("a", "choice-a")):
+        with pytest.raises(Wrong) as wrong:
+            expect_choice(value, "abc", "b", {"a": "hint", "c": "hint"})
+        assert wrong.value.code == code
+
+
+def test_compare_sign_scale_and_ambiguous_hints():
+    v = torch.tensor([0.6, 0.8])
+    compare(-v, v, up_to_sign=True)
+    for value in (-v, v + 1e-3, 1e-3 * v):
+        with pytest.raises(Wrong):
+            compare(value, v)
+    with pytest.raises(Wrong):
+        compare(2e-9 * v, 1e-9 * v)  # relative, so small numbers are compared just as strictly
+    assert compare(v, v, hints={"same": (v.clone(), "never")}) == 0  # a hint that equals the truth is no hint
+    with pytest.raises(Wrong) as wrong:
+        compare(2 * v, v, hints={"same": (v.clone(), "never"), "double": (2 * v, "twice")})
+    assert wrong.value.code == "double"
+
+
+def test_every_exercise_is_tested():
+    cases = []
+    for path in sorted(Path(__file__).parent.glob("test_checks_*.py")):
+        cases += importlib.import_module(f"course_utils.tests.checks.{path.stem}").CASES
+    registered = set()
+    for path in sorted((Path(core.__file__).parent).glob("lecture*.py")):
+        core.EXERCISES.clear()
+        importlib.reload(importlib.import_module(f"course_utils.checks.{path.stem}"))
+        assert all(id.startswith(path.stem.removeprefix("lecture")) for id in core.EXERCISES), path.name
+        registered |= set(core.EXERCISES)
+    ids = [case.id for case in cases]
+    assert len(set(ids)) == len(ids)
+    assert set(ids) == registered

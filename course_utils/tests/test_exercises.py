@@ -1,0 +1,97 @@
+"""The exercise notebooks: generated from the lectures, complete, and silent when nothing has been attempted."""
+
+import os
+import re
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from course_utils import exercises
+from course_utils.checks import core
+
+LECTURES = exercises.lectures()
+CALL = re.compile(r"""\bcheck\(\s*["']([^"']+)["']""")
+
+
+def exercise_cells(lecture):
+    """For each check cell of a lecture: itself, the solution cell and the text of the exercise."""
+    cells = nbformat.read(lecture, as_version=4).cells
+    found = []
+    for i, cell in enumerate(cells):
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            solution = max(j for j in range(i) if cells[j].metadata.get("nbgrader", {}).get("solution"))
+            first = max(j for j in range(solution) if "### Exercise" in cells[j].source)
+            text = "\n".join(c.source for c in cells[first:i] if c.cell_type == "markdown")
+            found.append((cell, cells[solution], text))
+    return found
+
+
+EXERCISES = [(lecture, *cells) for lecture in LECTURES for cells in exercise_cells(lecture)]
+
+
+def test_committed_exercises_are_what_the_lectures_generate(capsys):
+    assert LECTURES
+    status = exercises.main(["--check"])
+    assert status == 0, capsys.readouterr().out
+    committed = {path.name for path in (exercises.NOTEBOOKS / "exercises").glob("*.ipynb")}
+    assert committed == {path.name for path in LECTURES}
+
+
+def test_the_same_bytes_each_time():
+    for lecture in LECTURES:
+        texts = {nbformat.writes(exercises.exercise_notebook(lecture)) for _ in range(2)}
+        assert len(texts) == 1
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_generated_notebook_has_holes_and_no_outputs(lecture):
+    nb = exercises.exercise_notebook(lecture)
+    assert len({cell.id for cell in nb.cells}) == len(nb.cells)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in nb.cells)
+    text = "\n".join(cell.source for cell in nb.cells)
+    assert "SOLUTION" not in text and "For the lecturer" not in text
+    holes = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    assert len(holes) == len(exercise_cells(lecture)) > 0
+    assert all(exercises.STUB in cell.source and not cell.metadata.deletable for cell in holes)
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_untouched_exercises_run_to_the_end(lecture):
+    nb = exercises.exercise_notebook(lecture)
+    folder = exercises.NOTEBOOKS / "exercises"
+    folder.mkdir(exist_ok=True)
+    relaxed = {k: v for k, v in os.environ.items() if k not in ("COURSE_STRICT", "NBGRADER_EXECUTION")}
+    client = NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.execute(env=relaxed)
+    checks = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    for cell in checks:
+        printed = "".join(output.get("text", output.output_type) for output in cell.outputs)
+        assert re.fullmatch(r"Exercise \S+, [^\n]*: not attempted yet\.\n", printed), f"{cell.id}: {printed}"
+
+
+@pytest.mark.parametrize(("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].id for row in EXERCISES])
+def test_exercise_is_complete(lecture, check, solution, text):
+    id = check.id.removeprefix("check-")
+    assert id[:3] == lecture.name[:2] + "-"
+    assert check.metadata.nbgrader.grade_id == check.id and check.metadata.nbgrader.locked
+    assert check.metadata.nbgrader.points > 0
+    assert solution.id == solution.metadata.nbgrader.grade_id == f"solve-{id}"
+    assert CALL.findall(check.source) == [id]
+    assert solution.source.count("### BEGIN SOLUTION") == solution.source.count("### END SOLUTION") >= 1
+    assert re.search(r"[●○]{3}", text), "difficulty"
+    assert re.search(r"\d+ min\b", text), "minutes"
+    assert "practises" in text, "what it practises"
+    hints = re.findall(r"<details>\s*<summary>(.+?)</summary>(\n\n)?", text)
+    assert len(hints) == text.count("</details>") == 2, "a hint and a stronger hint"
+    assert all(blank for _, blank in hints), "a blank line after </summary>, else Markdown inside is not rendered"
+
+
+def test_each_registered_exercise_is_in_one_lecture():
+    in_lectures = [id for _, check, _, _ in EXERCISES for id in CALL.findall(check.source)]
+    assert sorted(in_lectures) == sorted(core.load())
+
+
+def test_there_are_at_least_24_exercises():
+    assert len(EXERCISES) >= 24
+    assert {row[0].name[:2] for row in EXERCISES} >= {f"{number:02}" for number in range(6)}

@@ -1,0 +1,3 @@
+"""Fixtures of the browser tests."""
+
+from browser import chromium  # noqa: F401

@@ -1,0 +1,341 @@
+"""Every notebook as a reader meets it: JupyterLab in a real browser, Run All, and each control moved with the keyboard.
+
+The notebooks run in a copy of the course, with settings of their own, so nothing is written to the clone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import EXERCISES, LECTURES, ROOT, loopback_works, skip_browser
+from jupyter_client import BlockingKernelClient
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+
+TOKEN = "course"
+RUN_ALL_LIMIT = 400  # seconds
+REDRAW_LIMIT = 15  # seconds, for a machine that is busy with something else
+LATENCY_LIMIT = 150  # milliseconds from the key press to the new figure, median over all controls
+LATENCIES: dict[str, list[float]] = {}
+
+# Measures, in the browser: from the key press until the new figure is decoded and painted.
+STOPWATCH = """
+() => {
+  window.pressed = null; window.painted = [];
+  document.addEventListener("keydown", () => { window.pressed = performance.now(); }, true);
+  new MutationObserver(records => {
+    for (const record of records) for (const node of [record.target, ...record.addedNodes]) {
+      const image = node.localName === "img" ? node : node.querySelector?.(":scope > img");
+      if (!image?.closest(".jp-OutputArea-output") || window.pressed === null) continue;
+      const began = window.pressed; window.pressed = null;
+      image.decode().then(() => requestAnimationFrame(() => setTimeout(() => window.painted.push(performance.now() - began))));
+    }
+  }).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
+}
+"""
+
+# The k-th interactive figure is described by the outputs before its controls: ..., figure, text, controls.
+SHOWN = """
+controls => {
+  const item = controls.closest(".jp-OutputArea-child"), area = item.parentElement;
+  const items = [...area.children].filter(e => e.matches(".jp-OutputArea-child")), here = items.indexOf(item);
+  const text = items[here - 1].querySelector(".jp-OutputArea-output"), image = items[here - 2].querySelector("img");
+  return {text: text.textContent.trimEnd(), image: image?.src ?? "", alarm: text.dataset.mimeType?.includes("stderr") ?? false};
+}
+"""
+
+# What the figure's function gives for the present values of its controls, asked in the kernel.
+DRAWN = "(lambda f, close: (f[0](**{{n: i.value for n, i in f[1].items()}})[1], close('all'))[0])"
+DRAWN += "({figure}, __import__('matplotlib.pyplot').pyplot.close)"
+
+
+class Lab:
+    """A running JupyterLab, and a way to ask its kernels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "lab.log"
+        self.course = folder / "the course"  # a path with a space
+        skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        for part in ("notebooks", "course_utils"):
+            shutil.copytree(ROOT / part, self.course / part, ignore=skip)
+        (self.course / "data").symlink_to(ROOT / "data", target_is_directory=True)
+        self._settings("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
+        self._settings("notebook-extension/tracker", windowingMode="none")  # keep outputs that are scrolled out of view
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        places = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
+        places |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
+        command = [sys.executable, "-m", "jupyterlab", f"notebooks/{LECTURES[0].name}", "--no-browser", "--allow-root"]
+        command += ["--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--LabApp.news_url=None"]
+        environment = {**os.environ, **places, "COURSE_STRICT": "0"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, f"--IdentityProvider.token={TOKEN}"], cwd=self.course, env=environment, stdout=log, stderr=log
+            )
+        self.kernels = Path(places["JUPYTER_RUNTIME_DIR"])
+
+    def _settings(self, plugin: str, **values: object) -> None:
+        file = self.folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+
+    def ask(self, path: str, method: str = "GET") -> object:
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            body = answer.read()
+        return json.loads(body) if body else None
+
+    def wait(self) -> None:
+        for _ in range(240):
+            try:
+                self.ask("status")
+                return
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.5)
+        raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    if not loopback_works():
+        skip_browser("this machine cannot connect to itself (127.0.0.1), so JupyterLab cannot be opened in a browser")
+    server = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+class Kernel:
+    """The kernel behind the open notebook, asked directly what the interactive figures should show."""
+
+    def __init__(self, lab: Lab) -> None:
+        (self.id,) = [kernel["id"] for kernel in lab.ask("kernels")]
+        self.client = BlockingKernelClient(connection_file=str(lab.kernels / f"kernel-{self.id}.json"))
+        self.client.load_connection_file()
+        self.client.start_channels()
+
+    def value(self, expression: str) -> object:
+        """Value of an expression, in the kernel, that can be written as JSON."""
+        code = f"__import__('json').dumps({expression})"
+        reply = self.client.execute("", silent=True, user_expressions={"x": code}, reply=True, timeout=60)
+        answer = reply["content"]["user_expressions"]["x"]
+        assert answer["status"] == "ok", f"{expression}: {answer}"
+        return json.loads(eval(answer["data"]["text/plain"]))
+
+    def close(self) -> None:
+        self.client.stop_channels()
+
+
+class OpenNotebook:
+    """A notebook opened in JupyterLab. As a context manager it ends the kernel and reports errors of page and console."""
+
+    def __init__(self, browser: Browser, lab: Lab, path: str) -> None:
+        self.lab, self.path, self.errors = lab, path, []
+        self.page: Page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        self.page.on("pageerror", lambda error: self.errors.append(f"error in the page: {error}"))
+        self.page.on("console", self._console)
+        self.log_began = lab.log.stat().st_size
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # The browser itself reports what the server answered with 404: JupyterLab asks for settings that may not exist.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.errors.append(f"console: {message.text}")
+
+    def __enter__(self) -> "OpenNotebook":
+        self.page.goto(f"{self.lab.url}/lab/tree/{self.path}?token={TOKEN}&reset")
+        self.page.locator(".jp-Notebook").wait_for(timeout=90_000)
+        self.page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=90_000)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+        for session in self.lab.ask("sessions"):
+            self.lab.ask(f"sessions/{session['id']}", method="DELETE")
+
+    def menu(self, name: str, item: str) -> None:
+        self.page.get_by_role("menuitem", name=name, exact=True).click()
+        self.page.get_by_role("menuitem", name=item, exact=True).click()
+
+    def run_all(self) -> None:
+        """Run All, from a page without outputs, until every code cell has its number."""
+        self.menu("Edit", "Clear Outputs of All Cells")
+        self.menu("Run", "Run All Cells")
+        prompts = """() => [...document.querySelectorAll(".jp-CodeCell")]
+            .filter(cell => cell.querySelector(".cm-content").textContent.trim())
+            .map(cell => cell.querySelector(".jp-InputPrompt").textContent.trim())"""
+        limit = time.monotonic() + RUN_ALL_LIMIT
+        while not all(prompt.strip("[]:").isdigit() for prompt in self.page.evaluate(prompts)):
+            self.no_errors()
+            assert time.monotonic() < limit, f"{self.path}: Run All takes more than {RUN_ALL_LIMIT} s"
+            self.page.wait_for_timeout(250)
+        self.page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+        self.page.wait_for_timeout(300)
+        self.no_errors()
+
+    def no_errors(self) -> None:
+        """Neither the page, nor an output, nor the console, nor the log of server and kernel tells of an error."""
+        bad = ", ".join(f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{k}"]' for k in ("error", "stderr"))
+        seen = [f"on the page: {text}" for text in self.page.locator(bad).all_inner_texts()]
+        seen += [f"on the page: {text}" for text in self.page.get_by_text("Error displaying widget").all_inner_texts()]
+        log = self.lab.log.read_text(errors="replace")[self.log_began :]
+        seen += [f"log of server and kernel: {log}"] if "Traceback" in log else []
+        assert not seen + self.errors, f"{self.path}:\n" + "\n".join(seen + self.errors)
+
+
+def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
+    """Move each control to both ends and back; figure and text must follow. Returns the latencies in milliseconds."""
+    page = notebook.page
+    page.evaluate(STOPWATCH)
+    boxes = page.locator(".course-controls")
+    names = kernel.value("[list(items) for draw, items in __import__('course_utils.interactive').interactive.FIGURES]")
+    expect(boxes).to_have_count(len(names))
+    latencies: list[float] = []
+    for number, controls in enumerate(names):
+        figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
+        box = boxes.nth(number)
+        box.scroll_into_view_if_needed()
+        rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-dropdown, .widget-checkbox")
+        expect(rows).to_have_count(len(controls))
+
+        def settled(what: str, box: Locator = box, figure: str = figure) -> dict:
+            """What is shown, as soon as it is what draw gives for the controls' values."""
+            truth = kernel.value(DRAWN.format(figure=figure)).rstrip()
+            limit = time.monotonic() + REDRAW_LIMIT
+            while True:
+                shown = box.evaluate(SHOWN)
+                assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
+                if shown["text"] == truth and shown["image"]:
+                    return shown
+                assert time.monotonic() < limit, f"{notebook.path}, {what}: shows\n{shown['text']}\ninstead of\n{truth}"
+                page.wait_for_timeout(30)
+
+        first = settled("before any move")
+        for name, row in zip(controls, [rows.nth(i) for i in range(len(controls))], strict=True):
+            what = f"figure {number + 1}, control {name!r}"
+            seen = [first]
+            for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
+                page.evaluate("window.painted = []; window.pressed = null")
+                move()
+                page.wait_for_function("window.painted.length", timeout=REDRAW_LIMIT * 1000)
+                latencies.append(page.evaluate("window.painted[0]"))
+                seen.append(settled(what))
+            assert len({s["text"] for s in seen}) > 1, f"{notebook.path}, {what}: the text never changes: {first['text']}"
+            images = len({s["image"] for s in seen[1:]})
+            assert images > 1 or row.locator("input[type=checkbox]").count(), f"{notebook.path}, {what}: the figure never changes"
+            assert seen[-1]["text"] == first["text"], f"{notebook.path}, {what}: not as before, back at the default value"
+        notebook.no_errors()
+    return latencies
+
+
+def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Callable[[], None]]:
+    """Key presses that bring one control to its ends and back, each of which changes its value."""
+
+    def press(key: str) -> Callable[[], None]:
+        return lambda: page.keyboard.press(key)
+
+    def value() -> object:
+        return kernel.value(f"{item}.value")
+
+    default = value()
+    if row.locator("input[type=checkbox]").count():
+        row.locator("input[type=checkbox]").focus()
+        yield press("Space")
+        assert value() is not default
+        yield press("Space")
+    elif row.locator("select").count():
+        row.locator("select").focus()
+        labels = kernel.value(f"[str(option) for option in {item}.options]")
+        here = labels.index(str(default))
+        for target in dict.fromkeys((0, len(labels) - 1, here)):
+            if row.locator("select").evaluate("menu => menu.selectedIndex") != target:
+                yield press("Home" if target == 0 else "End" if target == len(labels) - 1 else "ArrowUp")
+    else:
+        handle = row.locator(".noUi-handle")
+        handle.focus()
+        options = kernel.value(f"list({item}.options) if hasattr({item}, 'options') else None")
+        low, high = (options[0], options[-1]) if options else kernel.value(f"[{item}.min, {item}.max]")
+        step = None if options else kernel.value(f"{item}.step")
+        for key, end in (("Home", low), ("End", high), ("Home", low)):
+            if value() != end:
+                yield press(key)
+                assert value() == pytest.approx(end), f"{key} moves to {value()}, not to {end}"
+        count = options.index(default) if options else round((default - low) / step)
+        for _ in range(count):
+            yield press("ArrowRight")
+        assert value() == pytest.approx(default)
+
+
+def visit(browser: Browser, lab: Lab, path: str) -> list[float]:
+    """Run All, then all controls. Returns the latencies."""
+    with OpenNotebook(browser, lab, path) as notebook:
+        notebook.run_all()
+        kernel = Kernel(lab)
+        try:
+            return move_every_control(notebook, kernel)
+        finally:
+            kernel.close()
+
+
+@pytest.mark.parametrize("path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix())
+def test_notebook_in_the_browser(path: Path, chromium: Browser, lab: Lab) -> None:
+    name = path.relative_to(ROOT / "notebooks").as_posix()  # JupyterLab's root is the folder of the notebook it was given
+    latencies = visit(chromium, lab, name)
+    if path in LECTURES:
+        assert latencies, f"{name} has no interactive figure"
+        LATENCIES[name] = latencies
+        print(f"{name}: {len(latencies)} moves, median {statistics.median(latencies):.0f} ms from key to figure")
+
+
+BROKEN = {
+    "broken_draw": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([k, 1 / (k - 3)])\n", "ZeroDivisionError"),
+    "frozen_text": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = 0\n", "text never changes"),
+    "frozen_figure": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n", "figure never changes"),
+    "late_binding": (
+        "scale = 1\ndef draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = k + scale\n",
+        "shows",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_figure_makes_this_test_fail(name: str, chromium: Browser, lab: Lab) -> None:
+    source, complaint = BROKEN[name]
+    code = "import sys; sys.path.insert(0, '..')\nimport matplotlib.pyplot as plt\nfrom course_utils.interactive import explore\n"
+    code += source + "    return fig, f'k = {k}'\nexplore(draw, alt='A line.', k=(0, 3, 1))"
+    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("scale = 2")]
+    nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    nbformat.write(nb, lab.course / "notebooks" / f"{name}.ipynb")
+    with pytest.raises(AssertionError, match=complaint):
+        visit(chromium, lab, f"{name}.ipynb")
+    lab.log.write_text("")
+
+
+def test_the_figure_follows_the_key_quickly() -> None:
+    """After the notebooks: the median over all moves of all lectures."""
+    if not LATENCIES:
+        pytest.skip("no notebook was opened in a browser")
+    everything = [latency for latencies in LATENCIES.values() for latency in latencies]
+    median = statistics.median(everything)
+    print(f"{len(everything)} moves: median {median:.0f} ms, nine in ten below {sorted(everything)[len(everything) * 9 // 10]:.0f} ms")
+    assert median <= LATENCY_LIMIT
