@@ -1,23 +1,23 @@
 """Generate the exercise notebooks from the lectures: ``python -m course_utils.exercises`` (``--check`` only compares).
 
 The lectures in ``notebooks/`` are the single source. An exercise notebook is the lecture without the solutions
-(nbgrader's markers), without the cells tagged ``lecturer`` or ``heavy``, and without outputs. The same lecture gives
-the same bytes.
+(nbgrader's markers), without the cells tagged ``lecturer``, and without outputs; one line stands for each run of cells
+tagged ``heavy``, long computations with their figures. The same lecture gives the same bytes.
 """
 
 import sys
 from pathlib import Path
 
 import nbformat
-from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
+from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbgrader.preprocessors import ClearSolutions, LockCells
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-DROPPED = {"lecturer", "heavy"}  # tags of cells
 STUB = "raise NotImplementedError()  # your code here"
 NOTE = """*This is [the lecture](../{name}) with holes. Fill one, run its cell and the check below it, and you are told
 at once how it went; a hole left open stops nothing. The file is generated from the lecture and written anew when that
 changes: do not edit it, but save a copy beside it under another name (File, Save Notebook As) and work in that.*"""
+HEAVY = "*A long computation and what it shows are left out here: see [this place in the lecture](../{name}).*"
 
 
 def lectures():
@@ -27,9 +27,17 @@ def lectures():
 
 def exercise_notebook(lecture):
     """The exercise notebook (a NotebookNode) of the lecture at the path ``lecture``."""
-    nb = nbformat.read(lecture, as_version=4)
+    nb, name = nbformat.read(lecture, as_version=4), Path(lecture).name
+    cells, nb.cells = nb.cells, []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "lecturer" in tags:
+            continue
+        if "heavy" not in tags:
+            nb.cells.append(cell)
+        elif nb.cells[-1].source != HEAVY.format(name=name):
+            nb.cells.append(nbformat.v4.new_markdown_cell(HEAVY.format(name=name), id=f"without-{cell.id}"[:64]))
     steps = [
-        TagRemovePreprocessor(remove_cell_tags=DROPPED, enabled=True),
         ClearSolutions(enforce_metadata=False, code_stub={"python": STUB}),
         LockCells(),
         ClearOutputPreprocessor(),
@@ -41,7 +49,7 @@ def exercise_notebook(lecture):
             cell.source = cell.source.replace("](../", "](../../")
         kept = {key: cell.metadata[key] for key in ("nbgrader", "deletable", "editable") if key in cell.metadata}
         cell.metadata = nbformat.from_dict(kept)  # slides and test settings belong to the lecture
-    note = nbformat.v4.new_markdown_cell(NOTE.format(name=Path(lecture).name), id="generated")
+    note = nbformat.v4.new_markdown_cell(NOTE.format(name=name), id="generated")
     nb.cells.insert(0, note)
     nb.metadata = nbformat.from_dict({"kernelspec": nb.metadata.kernelspec, "language_info": {"name": "python"}})
     nbformat.validate(nb)

@@ -80,13 +80,13 @@ def ascent_lower_bound(
 
     The slope |f(x) - f(x')| / |x - x'| is maximised by Adam, from the batch x, (batch, ...), and a partner at
     `distance`. (The gradient's length itself is piecewise constant in a ReLU network: nothing to climb.) Returns the
-    largest slope met, or the largest local stretch at the final points if that is larger.
+    largest slope met, or the largest local stretch at the first or the final points if that is larger.
     """
     check_batch(x)
     a = x.clone().requires_grad_()
     offset = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=torch.Generator(x.device).manual_seed(0))
     b = (x + distance * offset / offset.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))).requires_grad_()
-    optimizer, best = torch.optim.Adam([a, b], lr=lr), 0.0
+    optimizer, best = torch.optim.Adam([a, b], lr=lr), sampled_lower_bound(function, x)
     for _ in range(steps):
         slope = (function(a) - function(b)).flatten(1).norm(dim=1) / (a - b).flatten(1).norm(dim=1).clamp_min(1e-6)
         best = max(best, float(slope.detach().max()))

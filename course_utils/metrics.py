@@ -78,7 +78,7 @@ def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: f
         raise ValueError(f"need one label for each image, got {len(data.images)} images and {len(data.labels)} labels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1)
+        classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1).to(data.images.device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
     for _ in range(epochs):

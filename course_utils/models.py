@@ -178,7 +178,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def sample_noise(n: int, d_z: int, generator: torch.Generator | None = None) -> Tensor:
-    """n latent vectors z ~ N(0, I), shape (n, d_z)."""
+    """n latent vectors z ~ N(0, I), shape (n, d_z), on the device of the random `generator`."""
     if n < 1:
         raise ValueError(f"n must be 1 or more, got {n}")
-    return torch.randn(n, d_z, generator=generator)
+    return torch.randn(n, d_z, generator=generator, device=generator.device if generator else None)

@@ -173,7 +173,8 @@ class Run:
     @torch.no_grad()
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n images (n, channels, size, size) from the generator in evaluation mode; the same seed, the same z."""
-        noise = sample_noise(n, self.config.d_z, torch.Generator().manual_seed(seed))
+        device = next(self.generator.parameters()).device
+        noise = sample_noise(n, self.config.d_z, torch.Generator().manual_seed(seed)).to(device)
         mode = self.generator.training
         images = torch.cat([self.generator.eval()(z) for z in noise.split(500)])
         self.generator.train(mode)
@@ -183,7 +184,7 @@ class Run:
 def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Endless random batches (batch_size, ...) drawn with replacement from `images` (N, ...)."""
     while True:
-        yield images[torch.randint(len(images), (batch_size,), generator=generator)]
+        yield images[torch.randint(len(images), (batch_size,), generator=generator, device=images.device)]
 
 
 def update_discriminator(
@@ -217,7 +218,7 @@ def update_generator(config: Config, generator: nn.Module, discriminator: nn.Mod
 
 
 def train(config: Config, images: Tensor, callback: Callable[[int, Run], None] | None = None) -> Run:
-    """Train a GAN on images (N, channels, size, size) in [-1, 1] and return the run.
+    """Train a GAN on images (N, channels, size, size) in [-1, 1], on the device they lie on, and return the run.
 
     callback(step, run) is called before the first update (step 0) and after each generator update.
     Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
@@ -226,11 +227,11 @@ def train(config: Config, images: Tensor, callback: Callable[[int, Run], None] |
     expected = (config.channels, config.size, config.size)
     if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images must be a non-empty batch of shape (N, *{expected}), got {tuple(images.shape)}")
-    if not images.is_floating_point() or not torch.isfinite(images).all():
-        raise ValueError(f"images must be finite floating-point numbers in [-1, 1], got {images.dtype} or NaN")
-    generator, discriminator = build_models(config)
+    if images.dtype != torch.float32 or not torch.isfinite(images).all():
+        raise ValueError(f"images must be finite float32 numbers in [-1, 1], got {images.dtype} or NaN")
+    generator, discriminator = (model.to(images.device) for model in build_models(config))
     run, s = Run(config, generator, discriminator), config.adam
-    rng = torch.Generator().manual_seed(config.seed)
+    rng = torch.Generator(images.device).manual_seed(config.seed)
     real_batches = batches(images, config.batch_size, rng)
     adam_g = torch.optim.Adam(generator.parameters(), s.alpha, (s.beta1, s.beta2))
     adam_d = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2))

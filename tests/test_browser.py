@@ -18,7 +18,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import EXERCISES, LECTURES, ROOT, loopback_works, skip_browser
+from browser import EXERCISES, LECTURES, REPORT, ROOT, loopback_works, skip_browser
 from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
@@ -26,7 +26,8 @@ TOKEN = "course"
 RUN_ALL_LIMIT = 400  # seconds
 REDRAW_LIMIT = 15  # seconds, for a machine that is busy with something else
 LATENCY_LIMIT = 150  # milliseconds from the key press to the new figure, median over all controls
-LATENCIES: dict[str, list[float]] = {}
+LATENCIES: list[float] = []
+CROWDING: list[float] = []  # how much longer a computation takes because of other programs, 1 on a machine of our own
 
 # Measures, in the browser: from the key press until the new figure is decoded and painted.
 STOPWATCH = """
@@ -81,7 +82,11 @@ class Lab:
         environment = {**os.environ, **places, "COURSE_STRICT": "0"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, f"--IdentityProvider.token={TOKEN}"], cwd=self.course, env=environment, stdout=log, stderr=log
+                [*command, f"--IdentityProvider.token={TOKEN}"],
+                cwd=self.course,
+                env=environment,
+                stdout=log,
+                stderr=log,
             )
         self.kernels = Path(places["JUPYTER_RUNTIME_DIR"])
 
@@ -91,7 +96,9 @@ class Lab:
         file.write_text(json.dumps(values))
 
     def ask(self, path: str, method: str = "GET") -> object:
-        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"})
+        request = urllib.request.Request(
+            f"{self.url}/api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"}
+        )
         with urllib.request.urlopen(request, timeout=20) as answer:
             body = answer.read()
         return json.loads(body) if body else None
@@ -195,7 +202,9 @@ class OpenNotebook:
 
     def no_errors(self) -> None:
         """Neither the page, nor an output, nor the console, nor the log of server and kernel tells of an error."""
-        bad = ", ".join(f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{k}"]' for k in ("error", "stderr"))
+        bad = ", ".join(
+            f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{k}"]' for k in ("error", "stderr")
+        )
         seen = [f"on the page: {text}" for text in self.page.locator(bad).all_inner_texts()]
         seen += [f"on the page: {text}" for text in self.page.get_by_text("Error displaying widget").all_inner_texts()]
         log = self.lab.log.read_text(errors="replace")[self.log_began :]
@@ -237,13 +246,24 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
             for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
                 page.evaluate("window.painted = []; window.pressed = null")
                 move()
-                page.wait_for_function("window.painted.length", timeout=REDRAW_LIMIT * 1000)
-                latencies.append(page.evaluate("window.painted[0]"))
+                limit = time.monotonic() + REDRAW_LIMIT
+                while not (painted := page.evaluate("window.painted")):
+                    shown = box.evaluate(SHOWN)
+                    assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
+                    assert time.monotonic() < limit, f"{notebook.path}, {what}: no new figure after a key press"
+                    page.wait_for_timeout(20)
+                latencies.append(painted[0])
                 seen.append(settled(what))
-            assert len({s["text"] for s in seen}) > 1, f"{notebook.path}, {what}: the text never changes: {first['text']}"
+            assert len({s["text"] for s in seen}) > 1, (
+                f"{notebook.path}, {what}: the text never changes: {first['text']}"
+            )
             images = len({s["image"] for s in seen[1:]})
-            assert images > 1 or row.locator("input[type=checkbox]").count(), f"{notebook.path}, {what}: the figure never changes"
-            assert seen[-1]["text"] == first["text"], f"{notebook.path}, {what}: not as before, back at the default value"
+            assert images > 1 or row.locator("input[type=checkbox]").count(), (
+                f"{notebook.path}, {what}: the figure never changes"
+            )
+            assert seen[-1]["text"] == first["text"], (
+                f"{notebook.path}, {what}: not as before, back at the default value"
+            )
         notebook.no_errors()
     return latencies
 
@@ -267,7 +287,7 @@ def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Calla
         row.locator("select").focus()
         labels = kernel.value(f"[str(option) for option in {item}.options]")
         here = labels.index(str(default))
-        for target in dict.fromkeys((0, len(labels) - 1, here)):
+        for target in (0, len(labels) - 1, here):
             if row.locator("select").evaluate("menu => menu.selectedIndex") != target:
                 yield press("Home" if target == 0 else "End" if target == len(labels) - 1 else "ArrowUp")
     else:
@@ -297,19 +317,40 @@ def visit(browser: Browser, lab: Lab, path: str) -> list[float]:
             kernel.close()
 
 
-@pytest.mark.parametrize("path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix())
+@pytest.mark.parametrize(
+    "path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
+)
 def test_notebook_in_the_browser(path: Path, chromium: Browser, lab: Lab) -> None:
-    name = path.relative_to(ROOT / "notebooks").as_posix()  # JupyterLab's root is the folder of the notebook it was given
+    name = path.relative_to(ROOT / "notebooks").as_posix()  # JupyterLab's root is the folder of the first notebook
+    began = time.monotonic()
     latencies = visit(chromium, lab, name)
+    seconds = time.monotonic() - began
+    line = f"{name}: opened, Run All and {len(latencies)} moves of controls in {seconds:.0f} s"
     if path in LECTURES:
         assert latencies, f"{name} has no interactive figure"
-        LATENCIES[name] = latencies
-        print(f"{name}: {len(latencies)} moves, median {statistics.median(latencies):.0f} ms from key to figure")
+        LATENCIES.extend(latencies)
+        CROWDING.append(crowding())
+        line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
+    REPORT.append(line)
+
+
+def crowding() -> float:
+    """Time on the clock over time on the processor of a computation that only computes."""
+    clock, processor = time.perf_counter(), time.process_time()
+    while time.process_time() < processor + 0.3:
+        sum(range(10_000))
+    return (time.perf_counter() - clock) / 0.3
 
 
 BROKEN = {
-    "broken_draw": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([k, 1 / (k - 3)])\n", "ZeroDivisionError"),
-    "frozen_text": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = 0\n", "text never changes"),
+    "broken_draw": (
+        "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([k, 1 / (k - 3)])\n",
+        "ZeroDivisionError",
+    ),
+    "frozen_text": (
+        "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = 0\n",
+        "text never changes",
+    ),
     "frozen_figure": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n", "figure never changes"),
     "late_binding": (
         "scale = 1\ndef draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = k + scale\n",
@@ -332,10 +373,13 @@ def test_a_broken_figure_makes_this_test_fail(name: str, chromium: Browser, lab:
 
 
 def test_the_figure_follows_the_key_quickly() -> None:
-    """After the notebooks: the median over all moves of all lectures."""
+    """The median over all moves in all lectures; on a crowded machine the limit grows with the crowd."""
     if not LATENCIES:
-        pytest.skip("no notebook was opened in a browser")
-    everything = [latency for latencies in LATENCIES.values() for latency in latencies]
-    median = statistics.median(everything)
-    print(f"{len(everything)} moves: median {median:.0f} ms, nine in ten below {sorted(everything)[len(everything) * 9 // 10]:.0f} ms")
-    assert median <= LATENCY_LIMIT
+        pytest.skip("no lecture was opened in a browser")
+    median, factor = statistics.median(LATENCIES), max(1.0, statistics.median(CROWDING))
+    nine_in_ten = sorted(LATENCIES)[len(LATENCIES) * 9 // 10]
+    REPORT.append(
+        f"from key press to new figure, {len(LATENCIES)} moves: median {median:.0f} ms, nine in ten below "
+        f"{nine_in_ten:.0f} ms (limit {LATENCY_LIMIT} ms, times {factor:.2f} for other programs on this machine)"
+    )
+    assert median <= LATENCY_LIMIT * factor, REPORT[-1]

@@ -3,13 +3,13 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from browser import LECTURES, ROOT
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from course_utils.slides import copy_mathjax, deck, main
 
@@ -63,18 +63,21 @@ def offline(chromium: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+def complain(page: Page, say: Callable[[str], None]) -> None:
+    """Report errors in the page and whatever it asks for beyond the disk."""
+    page.on("pageerror", lambda error: say(f"error in the page: {error}"))
+    page.on("console", lambda message: say(f"console: {message.text}") if message.type == "error" else None)
+    page.on("request", lambda r: r.url.startswith(("file://", "data:")) or say(f"leaves the disk: {r.url}"))
+    page.on("requestfailed", lambda request: say(f"not found: {request.url}"))
+
+
 def look_at(context: BrowserContext, page_file: Path) -> list[str]:
     """Everything wrong with a deck: each slide visited with the arrow key, small and large."""
-    problems = []
+    problems: list[str] = []
     for width, height in ((1280, 720), (1920, 1080)):
         page = context.new_page()
         page.set_viewport_size({"width": width, "height": height})
-        page.on("pageerror", lambda error: problems.append(f"error in the page: {error}"))
-        page.on("console", lambda m: problems.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on(
-            "request", lambda r: r.url.startswith(("file://", "data:")) or problems.append(f"leaves the disk: {r.url}")
-        )
-        page.on("requestfailed", lambda request: problems.append(f"not found: {request.url}"))
+        complain(page, problems.append)
         page.goto(page_file.as_uri())
         page.wait_for_selector("body[data-ready]", state="attached", timeout=60_000)
         number, seen = page.evaluate("slides.length"), []

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from course_utils.checks.core import Wrong, compare, exercise, expect_choice, expect_tuple
-from course_utils.training import SETTINGS, Config, train
+from course_utils.training import Config, train
 
 
 def _low(t):
@@ -375,7 +375,7 @@ def check_project(answer, rng):
         raise Wrong("vague", "Name a number in the claim: from which difference on would you believe it?")
     for kind in kinds:  # one of each kind, two steps: does it run at all?
         small = replace(
-            kind, steps=1 if SETTINGS[kind.setting].n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4)
+            kind, steps=1 if kind.adam.n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4)
         )
         images = 2 * torch.rand(8, kind.channels, kind.size, kind.size, generator=rng) - 1
         train(small, images)

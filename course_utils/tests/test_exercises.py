@@ -70,18 +70,18 @@ def test_untouched_exercises_run_to_the_end(lecture):
         assert re.fullmatch(r"Exercise \S+, [^\n]*: not attempted yet\.\n", printed), f"{cell.id}: {printed}"
 
 
-@pytest.mark.parametrize(("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].id for row in EXERCISES])
+@pytest.mark.parametrize(
+    ("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].metadata.nbgrader.grade_id for row in EXERCISES]
+)
 def test_exercise_is_complete(lecture, check, solution, text):
-    id = check.id.removeprefix("check-")
+    id = check.metadata.nbgrader.grade_id.removeprefix("check-")
     assert id[:3] == lecture.name[:2] + "-"
-    assert check.metadata.nbgrader.grade_id == check.id and check.metadata.nbgrader.locked
-    assert check.metadata.nbgrader.points > 0
-    assert solution.id == solution.metadata.nbgrader.grade_id == f"solve-{id}"
+    assert check.metadata.nbgrader.locked and check.metadata.nbgrader.points > 0
+    assert solution.metadata.nbgrader.grade_id == f"solve-{id}"
     assert CALL.findall(check.source) == [id]
     assert solution.source.count("### BEGIN SOLUTION") == solution.source.count("### END SOLUTION") >= 1
-    assert re.search(r"[●○]{3}", text), "difficulty"
-    assert re.search(r"\d+ min\b", text), "minutes"
-    assert "practises" in text, "what it practises"
+    heading = text[text.index("### Exercise") :].splitlines()[0]
+    assert re.fullmatch(r"### Exercise [^·]+ · [●○]{3} · \d+ min · \S[^·]*", heading), "difficulty, minutes, subject"
     hints = re.findall(r"<details>\s*<summary>(.+?)</summary>(\n\n)?", text)
     assert len(hints) == text.count("</details>") == 2, "a hint and a stronger hint"
     assert all(blank for _, blank in hints), "a blank line after </summary>, else Markdown inside is not rendered"

@@ -114,6 +114,12 @@ def test_ascent_finds_the_steep_place_that_samples_miss():
     assert sampled < 0.1 * 4 and 0.98 * 4 < found <= 4 * (1 + 1e-9)
 
 
+def test_ascent_never_ends_below_the_samples():
+    steep_only_at_zero = lambda x: torch.tanh(50 * x)  # noqa: E731
+    x = torch.zeros(1, 1).double()
+    assert ascent_lower_bound(steep_only_at_zero, x, steps=50, lr=1.0) >= sampled_lower_bound(steep_only_at_zero, x)
+
+
 def test_ascent_is_repeatable_and_leaves_everything_alone():
     net, x, state = random_net((3, 6, 2), 0), gaussian(4, 3, seed=5), torch.get_rng_state()
     before, start = copy.deepcopy(net.state_dict()), x.clone()
@@ -135,13 +141,11 @@ def test_ascent_is_repeatable_and_leaves_everything_alone():
 def test_upper_bound_above_ascent_above_samples(sizes, activation, seed):
     net, x = random_net(tuple(sizes), seed, activation), gaussian(6, sizes[0], seed=seed + 99)
     upper, best, sampled = product_bound(net, x), ascent_lower_bound(net, x, steps=15), sampled_lower_bound(net, x)
-    assert sampled <= best * (1 + 1e-9) or best >= float(jacobian_norm(net, x).min())
-    assert best <= upper * (1 + 1e-6)
-    assert sampled <= upper * (1 + 1e-9)
+    assert sampled <= best <= upper * (1 + 1e-6)
 
 
 @quick
-@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([(3, 1, 1), (4, 2, 1), (3, 1, 0), (1, 1, 0)]), seeds)
+@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([(3, 1, 1), (4, 2, 1), (1, 1, 0)]), seeds)
 def test_exact_bound_holds_for_convolutional_networks(c_in, c_out, kernel, seed):
     k, stride, padding = kernel
     net = nn.Sequential(nn.Conv2d(c_in, c_out, k, stride, padding), nn.LeakyReLU(0.1), nn.Flatten()).double()
@@ -235,7 +239,13 @@ def test_measuring_in_training_mode_moves_nothing():
 )
 def test_bad_batches_are_named(x, message):
     net = nn.Sequential(nn.Linear(3, 2))
-    for function in (jacobian_norm, sampled_lower_bound, ascent_lower_bound, product_bound, lambda _, y: check_batch(y)):
+    for function in (
+        jacobian_norm,
+        sampled_lower_bound,
+        ascent_lower_bound,
+        product_bound,
+        lambda _, y: check_batch(y),
+    ):
         with pytest.raises(ValueError, match=message):
             function(net, x)
 

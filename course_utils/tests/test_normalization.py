@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize, parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from course_utils.normalization import (
     METHODS,
@@ -346,8 +346,8 @@ def test_gradcheck_in_evaluation_mode(kind):
 def test_gradient_is_orthogonal_to_the_weight(d_out, d_in, seed):
     layer = spectral_norm(layer_with(gaussian(d_out, d_in, seed=seed)))
     layer(gaussian(5, d_in, seed=seed + 1)).tanh().sum().backward()
-    w = layer.parametrizations.weight.original
-    assert float((w.grad * w).sum().abs()) <= 1e-10 * (1 + float(w.grad.norm() * w.norm()))
+    w, gradient = layer.parametrizations.weight.original.detach(), layer.parametrizations.weight.original.grad
+    assert (gradient * w).sum().abs() <= 1e-10 * (1 + gradient.norm() * w.norm())
 
 
 # ---- degenerate weights

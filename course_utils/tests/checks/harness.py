@@ -33,11 +33,11 @@ class Case:
 
 @functools.cache
 def notebook(number, kind):
-    """The cells of lecture ``number`` by id, or of the exercise notebook generated from it."""
+    """The cells of lecture ``number`` by their id (nbgrader's, if any), or of the exercise notebook made from it."""
     path = next((path for path in exercises.lectures() if path.name.startswith(number)), None)
     assert path, f"there is no lecture {number}"
     nb = nbformat.read(path, as_version=4) if kind == "lecture" else exercises.exercise_notebook(path)
-    return {cell.id: cell.source for cell in nb.cells}
+    return {cell.metadata.get("nbgrader", {}).get("grade_id", cell.id): cell.source for cell in nb.cells}
 
 
 @functools.cache

@@ -1,0 +1,83 @@
+"""environment.py: profiles, the report, complaints about versions."""
+
+import platform
+import sys
+
+import pytest
+import torch
+
+from course_utils import environment
+from course_utils.environment import PROFILES, check_versions, environment_report, profile
+from course_utils.models import bottom_size
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.delenv("COURSE_PROFILE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_profiles_are_complete():
+    assert {name: p.name for name, p in PROFILES.items()} == {"cpu": "cpu", "gpu": "gpu"}
+    for p in PROFILES.values():
+        assert bottom_size(p.size) and len(set(p.seeds)) == len(p.seeds) >= 3
+        assert min(p.width, p.batch_size, p.steps) > 0
+    assert PROFILES["cpu"].device == "cpu" and PROFILES["gpu"].device == "cuda"
+
+
+def test_default_follows_the_machine(no_gpu, monkeypatch):
+    assert profile().name == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert profile().name == "gpu"
+
+
+def test_environment_variable_overrides(no_gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    assert profile() is PROFILES["cpu"]
+    monkeypatch.setenv("COURSE_PROFILE", "")
+    assert profile().name == "gpu"
+
+
+def test_unknown_profile_is_named(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
+    with pytest.raises(ValueError, match="one of cpu, gpu, got 'laptop'"):
+        profile()
+
+
+def test_gpu_without_one_is_named(no_gpu, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "gpu")
+    with pytest.raises(RuntimeError, match="COURSE_PROFILE=gpu, but torch sees no CUDA device"):
+        profile()
+
+
+def test_report(no_gpu):
+    report = environment_report()
+    assert report["Python"] == platform.python_version() and report["torch"] == torch.__version__
+    assert set(report) >= {"Python", "torch", "torchvision", "system", "device", "profile"}
+    assert report["profile"] == "cpu" and report["device"] == f"CPU, {torch.get_num_threads()} threads"
+    assert all(isinstance(value, str) and value for value in report.values())
+
+
+@pytest.mark.parametrize("version", ["2.11.0", "2.14.1+cpu", "2.15.0", "2.15.0a0+git1234"])
+def test_supported_torch(version, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert not [text for text in check_versions() if text.startswith("torch")]
+
+
+@pytest.mark.parametrize("version", ["2.10.1", "1.13.0", "2.16.0", "3.0.0"])
+def test_other_torch_is_named(version, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    (complaint,) = [text for text in check_versions() if text.startswith("torch")]
+    assert version in complaint and "2.11 to 2.15" in complaint
+
+
+@pytest.mark.parametrize(
+    "version, fine", [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 5), True), ((3, 14, 0), False)]
+)
+def test_python_versions(version, fine, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(environment.platform, "python_version", lambda: ".".join(map(str, version)))
+    complaints = [text for text in check_versions() if text.startswith("Python")]
+    assert bool(complaints) != fine
+    assert fine or ".".join(map(str, version)) in complaints[0]

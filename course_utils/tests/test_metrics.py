@@ -1,0 +1,272 @@
+"""metrics.py against scipy, closed forms, and data made to be easy or hard."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_utils.data import Images
+from course_utils.metrics import (
+    accuracy,
+    features_of,
+    frechet_distance,
+    gaussian_frechet_distance,
+    inception_score,
+    matrix_sqrt,
+    probabilities_of,
+    train_classifier,
+)
+from course_utils.models import SmallClassifier
+
+quick = settings(max_examples=30, deadline=None, derandomize=True)
+seeds = st.integers(0, 10**6)
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def covariance(d, seed=0, rank=None):
+    a = gaussian(d, rank or d, seed=seed)
+    return a @ a.mT
+
+
+def by_scipy(x, y):
+    """Frechet distance with a general matrix square root of C1 C2, as the well-known implementations have it."""
+    x, y = x.numpy(), y.numpy()
+    c1, c2 = np.atleast_2d(np.cov(x, rowvar=False)), np.atleast_2d(np.cov(y, rowvar=False))
+    root = scipy.linalg.sqrtm(c1 @ c2).real
+    return ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * root)
+
+
+# ---- Frechet distance
+
+
+@pytest.mark.parametrize("rank", [1, 3, 5])
+def test_matrix_sqrt(rank):
+    c = covariance(5, rank=rank)
+    root = matrix_sqrt(c)
+    torch.testing.assert_close(root @ root, c)
+    torch.testing.assert_close(root, root.mT)
+    assert torch.linalg.eigvalsh(root).min() > -1e-7
+    if rank == 5:
+        np.testing.assert_allclose(root.numpy(), scipy.linalg.sqrtm(c.numpy()).real, atol=1e-8)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(8, 30), st.integers(8, 30), seeds)
+def test_frechet_distance_is_scipys(d, n, m, seed):
+    x, y = gaussian(n, d, seed=seed) @ covariance(d, seed), 2 * gaussian(m, d, seed=seed + 1) + 1
+    assert frechet_distance(x, y) == pytest.approx(by_scipy(x, y), rel=1e-6, abs=1e-6)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(2, 30), seeds)
+def test_frechet_distance_is_symmetric_zero_for_equal_sets_and_not_negative(d, n, seed):
+    x, y = gaussian(n, d, seed=seed), gaussian(n + 3, d, seed=seed + 1) * 3
+    there, back = frechet_distance(x, y), frechet_distance(y, x)
+    assert there == pytest.approx(back, rel=1e-6, abs=1e-6) and there > 0
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    assert frechet_distance(x, x[order]) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_shift_costs_its_squared_length_and_nothing_else():
+    x, shift = gaussian(40, 4), torch.tensor([3.0, -4.0, 0.0, 0.0]).double()
+    assert frechet_distance(x, x + shift) == pytest.approx(25, rel=1e-6)
+
+
+def test_scaling_by_a_costs_the_variances_times_a_minus_1_squared():
+    x = gaussian(40, 4)
+    x = x - x.mean(0)
+    assert frechet_distance(x, 3 * x) == pytest.approx(4 * float(x.var(0).sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_diagonal_gaussians_in_closed_form(d):
+    a, b = torch.rand(2, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    m1, m2 = gaussian(2, d)
+    expected = float((m1 - m2).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert gaussian_frechet_distance(m1, torch.diag(a), m2, torch.diag(b)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_rank_deficient_covariances():
+    c1, c2, zero = covariance(4, rank=1), covariance(4, 1, rank=2), torch.zeros(4).double()
+    expected = np.trace(c1 + c2) - 2 * np.sqrt(np.clip(np.linalg.eigvals((c1 @ c2).numpy()).real, 0, None)).sum()
+    assert gaussian_frechet_distance(zero, c1, zero, c2) == pytest.approx(expected, abs=1e-6)
+    assert gaussian_frechet_distance(zero, torch.zeros(4, 4).double(), zero, c2) == pytest.approx(float(c2.trace()))
+
+
+def test_covariance_is_the_unbiased_one():
+    x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [4.0]])  # variances 2 and 8
+    assert frechet_distance(x, y) == pytest.approx(1 + (2**0.5 - 8**0.5) ** 2, rel=1e-6)
+
+
+def test_single_precision_features_are_measured_in_double():
+    x = gaussian(50, 8)
+    assert frechet_distance(x.float() + 100, x.float() + 101) == pytest.approx(8, rel=1e-4)
+
+
+def test_distance_falls_with_the_number_of_samples():
+    values = [frechet_distance(gaussian(n, 16, seed=1), gaussian(n, 16, seed=2)) for n in (50, 500, 5000)]
+    assert values[0] > 2 * values[1] > 4 * values[2]
+
+
+# ---- inception-style score
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10])
+def test_sure_and_diverse_scores_the_number_of_classes(classes):
+    p = torch.eye(classes).repeat(7, 1)
+    assert inception_score(p).tolist() == pytest.approx([classes])
+
+
+@pytest.mark.parametrize(
+    "p", [torch.full((9, 4), 0.25), torch.eye(4)[:1].repeat(9, 1), torch.tensor([[0.7, 0.2, 0.1]] * 5)]
+)
+def test_images_that_all_look_the_same_score_1(p):
+    assert inception_score(p).tolist() == pytest.approx([1], abs=1e-9)
+
+
+def test_two_classes_in_closed_form():
+    p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+    expected = math.exp(0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5))
+    assert inception_score(p).tolist() == pytest.approx([expected], rel=1e-12)
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 8), seeds)
+def test_score_against_a_plain_loop_and_its_limits(n, classes, seed):
+    p = (3 * gaussian(n, classes, seed=seed)).softmax(1)
+    marginal = p.numpy().mean(0)
+    divergences = [sum(q * math.log(q / m) for q, m in zip(row, marginal)) for row in p.tolist()]
+    (score,) = inception_score(p).tolist()
+    assert score == pytest.approx(math.exp(sum(divergences) / n), rel=1e-9)
+    assert 1 - 1e-9 <= score <= classes + 1e-9
+
+
+@pytest.mark.parametrize("n, splits", [(10, 1), (10, 2), (10, 4), (9, 6), (5, 5)])
+def test_one_score_for_each_part(n, splits):
+    p = gaussian(n, 4).softmax(1)
+    scores = inception_score(p, splits)
+    assert scores.shape == (splits,)
+    torch.testing.assert_close(scores, torch.cat([inception_score(part) for part in p.tensor_split(splits)]))
+
+
+# ---- the classifier and its features
+
+
+def two_classes(n=300, seed=0):
+    """Bright left half or bright right half, with noise."""
+    labels = torch.arange(n) % 2
+    images = 0.3 * gaussian(n, 1, 8, 8, seed=seed).float()
+    images[labels == 0, :, :, :4] += 0.7
+    images[labels == 1, :, :, 4:] += 0.7
+    return Images(images, labels)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return train_classifier(two_classes(), epochs=3, batch_size=32, seed=1)
+
+
+def test_classifier_learns_and_is_in_evaluation_mode(classifier):
+    assert not classifier.training
+    assert accuracy(classifier, two_classes(seed=5)) > 0.95
+    assert accuracy(SmallClassifier(1, 2), two_classes(seed=5)) < 0.9
+
+
+def test_training_is_repeatable_and_leaves_the_global_state_alone(classifier):
+    state = torch.get_rng_state()
+    again, other = (train_classifier(two_classes(), epochs=3, batch_size=32, seed=s) for s in (1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(classifier.state_dict().values(), again.state_dict().values()))
+    assert not torch.equal(classifier.head.weight, other.head.weight)
+
+
+def test_accuracy_counts():
+    class Says(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(x[:, 0, 0, 0].long(), 4).float()
+
+    images = torch.arange(4.0).repeat(300)[:, None, None, None].expand(-1, 1, 2, 2)
+    labels = torch.arange(4).repeat(300)
+    assert accuracy(Says(), Images(images, labels)) == 1
+    assert accuracy(Says(), Images(images, (labels + (labels == 3).long()) % 4)) == 0.75
+
+
+def test_features_and_probabilities_in_batches_are_those_in_one_go(classifier):
+    images = two_classes(1201, seed=3).images
+    features, probabilities = features_of(classifier, images), probabilities_of(classifier, images)
+    assert features.shape == (1201, 64) and probabilities.shape == (1201, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(features, classifier.body(images))
+        torch.testing.assert_close(probabilities, torch.softmax(classifier(images), 1))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(1201))
+    assert not features.requires_grad and not probabilities.requires_grad
+    assert 1.5 < float(inception_score(probabilities)) <= 2
+    half, other = features[:600], features_of(classifier, -images[:600])
+    assert frechet_distance(half, features[600:1200]) < 0.2 * frechet_distance(half, other)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (torch.ones(5), r"got \(5,\)"),
+        (torch.ones(1, 3), r"N at least 2.*got \(1, 3\)"),
+        (torch.empty(0, 3), r"got \(0, 3\)"),
+        (torch.empty(4, 0), r"got \(4, 0\)"),
+        (torch.ones(2, 3, 4), r"got \(2, 3, 4\)"),
+        (torch.tensor([[math.nan, 0, 0], [1, 2, 3]]), "must be finite"),
+        (torch.tensor([[math.inf, 0, 0], [1, 2, 3]]), "must be finite"),
+    ],
+)
+def test_bad_features_are_named(bad, message):
+    good = gaussian(5, 3)
+    with pytest.raises(ValueError, match="features1.*" + message):
+        frechet_distance(bad, good)
+    with pytest.raises(ValueError, match="features2.*" + message):
+        frechet_distance(good, bad)
+
+
+def test_features_of_different_width_are_named():
+    with pytest.raises(ValueError, match="same d, got 3 and 4"):
+        frechet_distance(gaussian(5, 3), gaussian(5, 4))
+
+
+def test_bad_gaussians_are_named():
+    m, c = torch.zeros(2), torch.eye(2)
+    for bad in ((m, c, torch.zeros(3), torch.eye(3)), (m, c, torch.zeros(1), c), (m, torch.ones(2), m, c)):
+        with pytest.raises(ValueError, match=r"means of shape \(d,\) and covariances of shape \(d, d\), got"):
+            gaussian_frechet_distance(*bad)
+
+
+@pytest.mark.parametrize(
+    "p, splits, message",
+    [
+        (torch.full((4, 2), 0.5), 0, "splits = 0"),
+        (torch.full((4, 2), 0.5), 5, r"N >= splits = 5, got \(4, 2\)"),
+        (torch.empty(0, 2), 1, r"got \(0, 2\)"),
+        (torch.ones(4), 1, r"got \(4,\)"),
+        (torch.ones(4, 2), 1, "sum to 1"),
+        (torch.tensor([[1.5, -0.5]]), 1, "non-negative"),
+        (torch.tensor([[math.nan, 1.0]]), 1, "non-negative and sum to 1"),
+        (torch.randn(4, 3), 1, "sum to 1"),
+    ],
+)
+def test_bad_probabilities_are_named(p, splits, message):
+    with pytest.raises(ValueError, match=message):
+        inception_score(p, splits)
+
+
+@pytest.mark.parametrize("n_images, n_labels", [(0, 0), (4, 3), (0, 2)])
+def test_bad_training_data_is_named(n_images, n_labels):
+    with pytest.raises(ValueError, match=f"got {n_images} images and {n_labels} labels"):
+        train_classifier(Images(torch.zeros(n_images, 1, 8, 8), torch.zeros(n_labels, dtype=torch.int64)))
