@@ -34,6 +34,8 @@ def exercise_notebook(lecture):
         if "lecturer" in tags:
             continue
         if "heavy" not in tags:
+            if cell.cell_type == "markdown":  # this notebook lies one folder deeper
+                cell.source = cell.source.replace("](../", "](../../")
             nb.cells.append(cell)
         elif nb.cells[-1].source != HEAVY.format(name=name):
             nb.cells.append(nbformat.v4.new_markdown_cell(HEAVY.format(name=name), id=f"without-{cell.id}"[:64]))
@@ -45,8 +47,6 @@ def exercise_notebook(lecture):
     for step in steps:
         nb, _ = step.preprocess(nb, {})
     for cell in nb.cells:
-        if cell.cell_type == "markdown":  # this notebook lies one folder deeper
-            cell.source = cell.source.replace("](../", "](../../")
         kept = {key: cell.metadata[key] for key in ("nbgrader", "deletable", "editable") if key in cell.metadata}
         cell.metadata = nbformat.from_dict(kept)  # slides and test settings belong to the lecture
     note = nbformat.v4.new_markdown_cell(NOTE.format(name=name), id="generated")

@@ -3,6 +3,7 @@
 The notebooks run in a copy of the course, with settings of their own, so nothing is written to the clone.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ TOKEN = "course"
 RUN_ALL_LIMIT = 400  # seconds
 REDRAW_LIMIT = 15  # seconds, for a machine that is busy with something else
 LATENCY_LIMIT = 150  # milliseconds from the key press to the new figure, median over all controls
+BROWSER_TEST = "test_notebook_in_the_browser"
 LATENCIES: list[float] = []
 CROWDING: list[float] = []  # how much longer a computation takes because of other programs, 1 on a machine of our own
 
@@ -79,7 +81,8 @@ class Lab:
         places |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
         command = [sys.executable, "-m", "jupyterlab", f"notebooks/{LECTURES[0].name}", "--no-browser", "--allow-root"]
         command += ["--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--LabApp.news_url=None"]
-        environment = {**os.environ, **places, "COURSE_STRICT": "0"}
+        threads = str(max(1, (os.cpu_count() or 2) // 2))  # two notebooks run side by side
+        environment = {**os.environ, **places, "COURSE_STRICT": "0", "OMP_NUM_THREADS": threads}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, f"--IdentityProvider.token={TOKEN}"],
@@ -136,9 +139,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 class Kernel:
     """The kernel behind the open notebook, asked directly what the interactive figures should show."""
 
-    def __init__(self, lab: Lab) -> None:
-        (self.id,) = [kernel["id"] for kernel in lab.ask("kernels")]
-        self.client = BlockingKernelClient(connection_file=str(lab.kernels / f"kernel-{self.id}.json"))
+    def __init__(self, lab: Lab, path: str) -> None:
+        (number,) = [session["kernel"]["id"] for session in lab.ask("sessions") if session["path"] == path]
+        self.client = BlockingKernelClient(connection_file=str(lab.kernels / f"kernel-{number}.json"))
         self.client.load_connection_file()
         self.client.start_channels()
 
@@ -178,27 +181,33 @@ class OpenNotebook:
     def __exit__(self, *_: object) -> None:
         self.page.close()
         for session in self.lab.ask("sessions"):
-            self.lab.ask(f"sessions/{session['id']}", method="DELETE")
+            if session["path"] == self.path:
+                self.lab.ask(f"sessions/{session['id']}", method="DELETE")
 
     def menu(self, name: str, item: str) -> None:
         self.page.get_by_role("menuitem", name=name, exact=True).click()
         self.page.get_by_role("menuitem", name=item, exact=True).click()
 
     def run_all(self) -> None:
-        """Run All, from a page without outputs, until every code cell has its number."""
+        """Run All, from a page without outputs."""
+        self.page.bring_to_front()
         self.menu("Edit", "Clear Outputs of All Cells")
         self.menu("Run", "Run All Cells")
-        prompts = """() => [...document.querySelectorAll(".jp-CodeCell")]
+        self.began = time.monotonic()
+
+    def has_run(self) -> bool:
+        """Whether every code cell has its number. Fails when an error shows up, or when it takes too long."""
+        prompts = self.page.evaluate("""() => [...document.querySelectorAll(".jp-CodeCell")]
             .filter(cell => cell.querySelector(".cm-content").textContent.trim())
-            .map(cell => cell.querySelector(".jp-InputPrompt").textContent.trim())"""
-        limit = time.monotonic() + RUN_ALL_LIMIT
-        while not all(prompt.strip("[]:").isdigit() for prompt in self.page.evaluate(prompts)):
-            self.no_errors()
-            assert time.monotonic() < limit, f"{self.path}: Run All takes more than {RUN_ALL_LIMIT} s"
-            self.page.wait_for_timeout(250)
-        self.page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
-        self.page.wait_for_timeout(300)
+            .map(cell => cell.querySelector(".jp-InputPrompt").textContent.trim())""")
         self.no_errors()
+        if all(prompt.strip("[]:").isdigit() for prompt in prompts):
+            self.page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+            self.no_errors()
+            self.seconds = time.monotonic() - self.began
+            return True
+        assert time.monotonic() < self.began + RUN_ALL_LIMIT, f"{self.path}: Run All takes over {RUN_ALL_LIMIT} s"
+        return False
 
     def no_errors(self) -> None:
         """Neither the page, nor an output, nor the console, nor the log of server and kernel tells of an error."""
@@ -306,28 +315,70 @@ def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Calla
         assert value() == pytest.approx(default)
 
 
-def visit(browser: Browser, lab: Lab, path: str) -> list[float]:
-    """Run All, then all controls. Returns the latencies."""
-    with OpenNotebook(browser, lab, path) as notebook:
+def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]:
+    """Run All in each, at the same time. Returns what went wrong, by path."""
+    failures: dict[str, AssertionError] = {}
+    for notebook in notebooks:
         notebook.run_all()
-        kernel = Kernel(lab)
-        try:
-            return move_every_control(notebook, kernel)
-        finally:
-            kernel.close()
+    waiting = list(notebooks)
+    while waiting:
+        for notebook in list(waiting):
+            try:
+                if notebook.has_run():
+                    waiting.remove(notebook)
+            except AssertionError as error:
+                failures[notebook.path] = error
+                waiting.remove(notebook)
+            notebook.page.wait_for_timeout(200)
+    return failures
+
+
+def try_controls(notebook: OpenNotebook) -> list[float]:
+    """Move every control of a notebook that has run. Returns the latencies."""
+    notebook.page.bring_to_front()
+    kernel = Kernel(notebook.lab, notebook.path)
+    try:
+        return move_every_control(notebook, kernel)
+    finally:
+        kernel.close()
+
+
+@pytest.fixture(scope="module")
+def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterator[Callable]:
+    """Opens notebooks two at a time, which run side by side on one core each; the controls are tried when both are done."""
+    chosen = [item.callspec.params["path"] for item in request.session.items if item.originalname == BROWSER_TEST]
+    pairs = [group[i : i + 2] for group in (LECTURES, EXERCISES) for i in range(0, len(group), 2)]
+    with contextlib.ExitStack() as stack:
+        opened: dict[Path, OpenNotebook] = {}
+        failures: dict[str, AssertionError] = {}
+
+        def take(path: Path) -> OpenNotebook:
+            if path not in opened:
+                stack.close()
+                opened.clear()
+                for each in next(pair for pair in pairs if path in pair):
+                    if each in chosen:  # JupyterLab's root is the folder of the notebook that it was started with
+                        name = each.relative_to(ROOT / "notebooks").as_posix()
+                        opened[each] = stack.enter_context(OpenNotebook(chromium, lab, name))
+                failures.update(run_side_by_side(list(opened.values())))
+            if opened[path].path in failures:
+                raise failures[opened[path].path]
+            return opened[path]
+
+        yield take
 
 
 @pytest.mark.parametrize(
     "path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
 )
-def test_notebook_in_the_browser(path: Path, chromium: Browser, lab: Lab) -> None:
-    name = path.relative_to(ROOT / "notebooks").as_posix()  # JupyterLab's root is the folder of the first notebook
+def test_notebook_in_the_browser(path: Path, shelf: Callable) -> None:
+    notebook = shelf(path)
     began = time.monotonic()
-    latencies = visit(chromium, lab, name)
+    latencies = try_controls(notebook)
     seconds = time.monotonic() - began
-    line = f"{name}: opened, Run All and {len(latencies)} moves of controls in {seconds:.0f} s"
+    line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(latencies)} moves of controls {seconds:.0f} s"
     if path in LECTURES:
-        assert latencies, f"{name} has no interactive figure"
+        assert latencies, f"{path.name} has no interactive figure"
         LATENCIES.extend(latencies)
         CROWDING.append(crowding())
         line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
@@ -368,7 +419,10 @@ def test_a_broken_figure_makes_this_test_fail(name: str, chromium: Browser, lab:
     nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     nbformat.write(nb, lab.course / "notebooks" / f"{name}.ipynb")
     with pytest.raises(AssertionError, match=complaint):
-        visit(chromium, lab, f"{name}.ipynb")
+        with OpenNotebook(chromium, lab, f"{name}.ipynb") as notebook:
+            for failure in run_side_by_side([notebook]).values():
+                raise failure
+            try_controls(notebook)
     lab.log.write_text("")
 
 

@@ -96,7 +96,9 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
                 raise Wrong(code, message)
     tensor = expect_tensor(value, tuple(truth.shape), what)
     got = f" (expected {float(truth):.5g}, got {float(tensor):.5g})" if truth.dim() == 0 else ""
-    raise Wrong("value", f"{what} is off by {error:.1e}, relative to the largest entry; {tol:.0e} would pass{got}.")
+    off = f"has a relative error of {error:.1e}" if truth.numel() == 1 and float(truth.abs().max()) else None
+    off = off or f"is off by {error:.1e}" + (", relative to the largest entry" if truth.numel() > 1 else "")
+    raise Wrong("value", f"{what} {off}; {tol:.0e} would pass{got}.")
 
 
 def as_tensor(value):

@@ -203,8 +203,10 @@ def _where(error):
 
 
 def _text(error):
-    text = " ".join(str(error).split())
-    return type(error).__name__ + (f": {text[:160].rstrip('.')}" if text else "")
+    text = " ".join(str(error).split()).rstrip(".")
+    if len(text) > 160:
+        text = text[:157].rsplit(" ", 1)[0].rstrip(" .,:;") + " ..."  # no word is cut in two
+    return type(error).__name__ + (f": {text}" if text else "")
 
 
 def _copied(value):

@@ -136,6 +136,8 @@ def check_gradient(answer, rng):
         E = delta.double().T @ h.double() / n
         lam = (E * N).sum()
         truth = (E - lam * uv) / s
+        M = torch.outer(delta.double().mean(0), h.double().mean(0))
+        means = "The mean of a product is not the product of the means: E[delta h^T] averages delta_n h_n^T."
         hints = {
             "sum": (n * truth, "Your result is N times too large: E is the mean over the batch, not the sum."),
             "mean-twice": (truth / n, "Your result is N times too small: the mean has been taken twice."),
@@ -143,6 +145,10 @@ def check_gradient(answer, rng):
             "lambda-entries": (
                 (E - lam / shape[0] * uv) / s,
                 "lambda is too small by d_out: sum delta^T W_SN h over the outputs, take the mean over the examples only.",
+            ),
+            "lambda-first": (
+                (E - (u @ E @ v) * uv) / s,
+                "This lambda is only e_1 = u^T E v. lambda = <E, W_SN> contains all singular directions.",
             ),
             "lambda-raw": (
                 (E - s * lam * uv) / s,
@@ -152,7 +158,17 @@ def check_gradient(answer, rng):
             "undivided": (E - lam * uv, "The overall factor 1/sigma(W) is missing."),
             "nothing": (E, "This is the gradient with respect to W_SN. What the optimizer moves is W."),
             "sign": ((E + lam * uv) / s, "The sign of the second term is wrong: it is subtracted."),
-            "weight": ((E - lam * N) / s, "lambda multiplies u v^T, not W_SN (that one stands inside lambda)."),
+            "descent": (-truth, "This is the gradient of the loss -V: D climbs V."),
+            "weight": (
+                (E - lam * N) / s,
+                "This is (12) with W_SN in place of u v^T. lambda multiplies u v^T; W_SN stands inside lambda.",
+            ),
+            "adjoint": (
+                (E - (u @ E @ v) * N) / s,
+                "This is (10) applied to E. In (12) W_SN and u v^T have changed places: lambda u v^T, lambda = <E, W_SN>.",
+            ),
+            "means": ((M - (M * N).sum() * uv) / s, means),
+            "means-outside": ((M - lam * uv) / s, means),
         }
         if shape[0] == shape[1]:
             hints["transposed"] = (
@@ -167,7 +183,7 @@ def check_gradient(answer, rng):
 @exercise("02-vanish", "stop the layer")
 def check_vanish(answer, rng):
     worst = 0.0
-    for d_out, d_in in [(4, 4), (3, 5), (5, 2), (1, 3)]:
+    for d_out, d_in in [(3, 5), (4, 4), (5, 2), (1, 3)]:  # not square first: a wrong order shows in the shapes
         W = matrix((d_out, d_in), rng)
         delta, h = expect_tuple(answer(W), 2, "Your answer, (delta, h),")
         delta = expect_tensor(delta, None, "delta").double()
@@ -175,7 +191,9 @@ def check_vanish(answer, rng):
         if delta.dim() != 2 or h.dim() != 2 or len(delta) != len(h):
             raise Wrong("shape", f"delta should be N x d_out and h N x d_in; they have the shapes {tuple(delta.shape)} and {tuple(h.shape)}.")  # fmt: skip
         if (delta.shape[1], h.shape[1]) == (d_in, d_out) and d_in != d_out:
-            raise Wrong("order", "delta and h seem to have changed places: return (delta, h).")
+            raise Wrong(
+                "order", "delta and h seem to have changed places: return (delta, h), with u_1 in delta and v_1 in h."
+            )
         if (delta.shape[1], h.shape[1]) != (d_out, d_in):
             raise Wrong("shape", f"For a {d_out} x {d_in} weight delta needs {d_out} columns and h {d_in}; yours have {delta.shape[1]} and {h.shape[1]}.")  # fmt: skip
         if len(h) < 2:
@@ -189,14 +207,8 @@ def check_vanish(answer, rng):
             raise Wrong("zero", "E[delta h^T] is zero: then no layer would move. It should be a multiple of u_1 v_1^T, and not the multiple 0.")  # fmt: skip
         error = float((E - (E * W.double()).sum() / s * uv).norm() / E.norm())
         if error > 1e-4:
-            for code, direction, message in [
-                ("swapped", uv.T, "E[delta h^T] is a multiple of v u^T: u and v have changed places."),
-                ("weight", W.double(), "E[delta h^T] points along W itself. It should point along u_1 v_1^T."),
-            ]:
-                if direction.shape == E.shape:
-                    cosine = (E * direction).sum().abs() / (E.norm() * direction.norm())
-                    if cosine > 1 - 1e-6:
-                        raise Wrong(code, message)
+            if (E * W.double()).sum().abs() / (E.norm() * W.double().norm()) > 1 - 1e-6:
+                raise Wrong("weight", "E[delta h^T] points along W itself. It should point along u_1 v_1^T.")
             raise Wrong("gradient", f"The gradient is not zero: its length is {error:.1e} of that of E[delta h^T] / sigma. Is E[delta h^T] a multiple of u_1 v_1^T?")  # fmt: skip
         worst = max(worst, error)
     return worst

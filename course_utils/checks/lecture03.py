@@ -5,7 +5,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from course_utils.checks.core import Wrong, compare, exercise, expect_number, expect_tensor, expect_tuple
+from course_utils.checks.answers import as_tensor
+from course_utils.checks.core import Wrong, compare, distance, exercise, expect_number, expect_tensor, expect_tuple
 
 
 def _unit(x):
@@ -16,15 +17,18 @@ def _unit(x):
 def check_power(answer, rng):
     """n rounds of (18)-(19) against powers of W W^T in double precision, from the same start."""
     worst = 0.0
-    for rows, columns, n in [(5, 5, 1), (6, 6, 3), (4, 7, 2), (8, 3, 5), (1, 4, 1), (4, 1, 2)]:
+    for rows, columns, n in [(6, 6, 3), (5, 5, 1), (4, 7, 2), (8, 3, 5), (1, 4, 1), (4, 1, 2)]:
         scale = 1.5 if rows == 5 else 0.7
-        W = scale * torch.randn(rows, columns, generator=rng, dtype=torch.float64) / math.sqrt(columns)
-        start = 3 * torch.randn(rows, generator=rng, dtype=torch.float64)
-        gram = W @ W.T
-        before = _unit(torch.linalg.matrix_power(gram, n - 1) @ start)
-        v = _unit(W.T @ before)
-        u = _unit(W @ v)
-        sigma = (W @ v).norm()
+        for _ in range(50):
+            W = scale * torch.randn(rows, columns, generator=rng, dtype=torch.float64) / math.sqrt(columns)
+            start = 3 * torch.randn(rows, generator=rng, dtype=torch.float64)
+            gram = W @ W.T
+            before = _unit(torch.linalg.matrix_power(gram, n - 1) @ start)
+            v = _unit(W.T @ before)
+            u = _unit(W @ v)
+            sigma = (W @ v).norm()
+            if n < 3 or sigma < 0.97 * torch.linalg.matrix_norm(W, ord=2):
+                break  # far from converged: only then do the mistakes below differ from the truth
         parts = expect_tuple(answer(W.float(), start.float(), n), 3, "The result (sigma, u, v)")
         sizes = [torch.as_tensor(part).numel() for part in parts if isinstance(part, (torch.Tensor, int, float))]
         if min(rows, columns) > 1 and sizes == [rows, columns, 1]:
@@ -62,6 +66,17 @@ def check_power(answer, rng):
                 raise Wrong(
                     "one-round", "This is one round only: repeat (18) and (19) n times, starting again from the new u."
                 )
+        for code, m in [("more", n + 1), ("fewer", n - 1)]:
+            if m > 0:
+                other_v = _unit(W.T @ torch.linalg.matrix_power(gram, m - 1) @ start)
+                other_u = _unit(W @ other_v)
+                near = distance_to(got_u, other_u) < 0.1 * distance_to(u, other_u)
+                if (
+                    near
+                    and distance_to(got_v, other_v) < 0.1 * distance_to(v, other_v)
+                    and distance_to(got_u, u) > 1e-4
+                ):
+                    raise Wrong(code, f"That is n{m - n:+d} rounds: do exactly n.")
         extra = _unit(W.T @ u)
         if distance_to(got_v, extra) < 1e-4 and distance_to(v, extra) > 1e-2 and distance_to(got_u, u) < 1e-4:
             raise Wrong("extra", "u is right, but v is half a round ahead: after (19) there is no further product.")
@@ -259,6 +274,21 @@ def check_order(answer, rng):
     raise Wrong("rest", "d comes first, yes. For the other three compare sigma_2 / sigma_1: the smaller, the faster.")
 
 
+def _close(value, truth, tol=1e-3):
+    """Whether no entry differs by more than tol times the largest of truth."""
+    return distance(value, truth) < tol
+
+
+def _deflated_by_one(S, k):
+    """The values that deflation finds when it subtracts u v^T without sigma."""
+    left, found = S.clone(), []
+    for _ in range(k):
+        i = int(left.argmax())
+        found.append(left[i].clone())
+        left[i] = (left[i] - 1).abs()
+    return torch.stack(found)
+
+
 @exercise("03-topk", "the k largest")
 def check_topk(answer, rng):
     """Subspace iteration or deflation against the chosen singular values."""
@@ -272,7 +302,7 @@ def check_topk(answer, rng):
         if isinstance(value, (list, tuple)):
             value = torch.tensor([expect_number(x, "Each value") for x in value], dtype=torch.float64)
         if k > 1:
-            flat = expect_tensor(value, None, "The values")
+            flat = expect_tensor(value, None, "The vector of values")
             if flat.shape == (k,):
                 if float((flat.double() - S[0]).abs().max()) < 1e-2 * float(S[0]):
                     raise Wrong(
@@ -284,7 +314,18 @@ def check_topk(answer, rng):
                         "sign",
                         "Right up to the sign: the diagonal of R may be negative. Singular values are lengths, so take the absolute value.",
                     )
-        worst = max(worst, compare(value, S[:k], 1e-3, "The values", {
+                rest = flat[1:].double()
+                stays = _close(flat[:1].double(), S[:1]) and not _close(rest, S[1:k], 1e-2)
+                if _close(flat.double(), _deflated_by_one(S, k)) and stays:
+                    raise Wrong("no-sigma", "Subtract sigma u v^T, not u v^T.")
+                columns = stays and bool((rest >= 0).all() and (rest <= 1.001 * S[1]).all())
+                parallel = [math.sqrt(k) * S[0], *[0.0] * (k - 1)]  # the singular values of k equal columns
+                if columns or _close(flat.double(), torch.tensor(parallel, dtype=torch.float64)):
+                    raise Wrong(
+                        "late-qr",
+                        "Without QR between the rounds, all columns have already turned to v_1; QR in every round.",
+                    )
+        worst = max(worst, compare(value, S[:k], 1e-3, "The vector of values", {
             "squared": (S[:k] ** 2, "These are the squares: V^T W^T W V has the squared singular values. Take the root."),
             "ascending": (S[:k].flip(0), "Right values, smallest first: return the largest first."),
             "all": (S, "These are all singular values; only the k largest were asked for."),
@@ -299,6 +340,36 @@ def _dense(K, shape, stride, padding):
     """The convolution as a matrix: its columns are the images of the unit images."""
     basis = torch.eye(math.prod(shape), dtype=K.dtype).reshape(-1, *shape)
     return F.conv2d(basis, K, stride=stride, padding=padding).flatten(1).T
+
+
+CONV_HINTS = {
+    "transpose": "That is not the transposed map: conv_transpose2d takes the same K, unflipped.",
+    "pixel": "Each pixel has been normalized by itself; divide by x.norm().",
+}
+
+
+def _conv_mistakes(K, start, stride, padding, n):
+    """(code, what a student may return) for wrong normalizations and wrong transposes."""
+    forward = lambda x: F.conv2d(x, K, stride=stride, padding=padding)
+    back = lambda y, K=K: F.conv_transpose2d(y, K, stride=stride, padding=padding)
+    backs = [lambda y: back(y, K.flip(2, 3))]
+    if K.shape[0] == K.shape[1] and stride == 1:  # elsewhere the sizes do not fit, and torch says so
+        swapped = K.transpose(0, 1)
+        backs += [forward, lambda y: F.conv2d(y, swapped, padding=padding), lambda y: back(y, swapped)]
+    runs = [("transpose", b, _unit, _unit, _unit(start)) for b in backs]
+    runs += [("pixel", back, F.normalize, f, x) for f in (_unit, F.normalize) for x in (start, F.normalize(start))]
+    for code, transposed, unit, unit_y, x in runs:
+        for _ in range(n):
+            old, y = x, forward(x)
+            z = transposed(unit_y(y))
+            x = unit(z)
+            if x.shape != start.shape:
+                break
+        else:
+            last = forward(x)
+            ends = [last.norm(), last.norm() / x.norm(), y.norm(), y.norm() / old.norm()]
+            ends += [z.norm(), (z.norm() * y.norm()).sqrt()]
+            yield from ((code, float(end)) for end in ends)
 
 
 @exercise("03-conv", "norm without a matrix")
@@ -321,7 +392,10 @@ def check_conv(answer, rng):
         other = torch.linalg.svdvals(_dense(K, (i, side, side), 1 if stride > 1 else stride, padding))[0]
         unpadded = torch.linalg.svdvals(_dense(K, (i, side, side), stride, 0 if padding else padding))[0]
         got = answer(K.float(), start.float(), stride, padding, 100)
-        worst = max(worst, compare(got, S[0], 2e-3, "The norm", {
+        number = as_tensor(got)
+        if number is not None and number.numel() == 1 and not bool((number.abs() < 1e6 * S[0]).all()):
+            raise Wrong("overflow", "The numbers overflow: normalize x in each round.")
+        hints = {
             "reshaped": (reshaped, "This is sigma of the reshaped kernel. The norm of the map on whole images was asked for."),
             "squared": (S[0] ** 2, "This is the norm squared: a round passes through the convolution twice. Take the root, or the length of K * x."),
             "stride": (other, "This is the norm at stride 1: pass the stride on to both convolutions."),
@@ -329,7 +403,13 @@ def check_conv(answer, rng):
             "frobenius": (K.norm(), "This is the length of the kernel, not the norm of the map."),
             "no-rounds": (F.conv2d(start, K, stride=stride, padding=padding).norm() / start.norm(), "This is the stretch of the start image: the rounds do not move x."),
             "unit": (1.0, "This is 1, the length of a unit image: return the length of K * x."),
-        }))  # fmt: skip
+        }  # fmt: skip
+        known = [S[0], *[torch.as_tensor(value) for value, _ in hints.values()]]
+        if number is not None and number.numel() == 1 and min(distance(number, value) for value in known) > 2e-3:
+            for code, value in _conv_mistakes(K, start, stride, padding, 100):
+                if distance(number, value) < 1e-3:
+                    raise Wrong(code, CONV_HINTS[code])
+        worst = max(worst, compare(got, S[0], 2e-3, "The norm", hints))
     return worst
 
 

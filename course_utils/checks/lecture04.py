@@ -124,10 +124,9 @@ def check_strongest(answer, rng):
                 raise Wrong(
                     "frobenius", "All rows together have length 1: Frobenius normalization. WN wants that of every row."
                 )
-            raise Wrong(
-                "rows",
-                f"WN's constraint is not met: the rows have lengths from {lengths.min():.3g} to {lengths.max():.3g}.",
-            )
+            low, high = f"{lengths.min():.3g}", f"{lengths.max():.3g}"
+            found = f"length {low}" if low == high else f"lengths from {low} to {high}"
+            raise Wrong("rows", f"WN's constraint is not met: the rows have {found}.")
         stretch = float((W @ h).norm() / h.norm())
         if abs(stretch - math.sqrt(d_out)) > 1e-4 * math.sqrt(d_out):
             reason = "Each row should do as much as it can for this h; what a row does for other inputs does not count."
@@ -199,6 +198,13 @@ def check_bug(answer, rng):
             "square": (rows_of(W, (1, 2, 3), root=False), "One mended: the axes are right. But the row is divided by the square of its length."),
             "columns": (rows_of(W, (0, 2, 3)), "This gives each input channel length 1. Rows belong to outputs, which are axis 0."),
             "frobenius": (W / W.norm(), "One length for all outputs together: Frobenius normalization. WN has one for each output."),
+            "last": (rows_of(W, (1,)), "The root is there. But only axis 1 is summed over; a row of a kernel holds the axes 1, 2 and 3 together."),
+            "budget": (W / W.norm() * math.sqrt(shape[0]), "The sum of squared singular values is right now, but it is one factor for all: each row must have length 1 on its own."),
         }  # fmt: skip
+        if shape[0] == shape[1]:
+            hints["keepdim"] = (
+                W / W.norm(dim=1),
+                "Only axis 1 is summed over, and without keepdim=True the lengths meet the wrong axes.",
+            )
         worst = max(worst, compare(answer(W), rows_of(W.double(), (1, 2, 3)), 1e-4, "The normalized kernel", hints))
     return worst

@@ -21,6 +21,7 @@ def check_hinge(answer, rng):
     for n_real, n_fake in [(6, 6), (5, 9), (1, 4)]:
         real = 2 * torch.randn(n_real, 1, generator=rng) + 0.5
         fake = 2 * torch.randn(n_fake, 1, generator=rng) - 0.5
+        real[1:] += 2.5 - real[1:].mean()  # the mean lies right of the corner, so that min before and after it differ
         real[0], fake[0], fake[-1] = -0.7, 0.4, -2.5  # both corners are met, whatever was drawn
         V_D, V_G = expect_tuple(answer(real, fake), 2, "The result")
         x, y = real.double(), fake.double()
@@ -47,6 +48,15 @@ def check_hinge(answer, rng):
                 "V_D: the term of the generated images has -1 - f, not -1 + f.",
             ),
             "unclipped": ((x - 1).mean() + (-1 - y).mean(), "V_D: where is the min(0, .)? Safe images must not count."),
+            "mean-first": (
+                _low((x - 1).mean()) + _low((-1 - y).mean()),
+                "V_D: the min(0, .) belongs to each score, inside the expectation; the mean comes last.",
+            ),
+            "roles": (
+                _low(y - 1).mean() + _low(-1 - x).mean(),
+                "V_D: the two batches have changed roles: real scores stand in min(0, -1 + f), generated ones in min(0, -1 - f).",
+            ),
+            "order": (-y.mean(), "This is V_G. The pair begins with V_D: (V_D, V_G)."),
         }
         worst = max(worst, compare(V_D, value, 1e-4, "V_D", hints))
         hints = {
@@ -78,9 +88,14 @@ class _Score(nn.Module):
 def check_penalty(answer, rng):
     worst = 0.0
     for shape in [(3, 3, 3, 3), (5, 1, 4, 4), (2, 3, 2, 5), (1, 1, 2, 2)]:
-        f = _Score(shape[1:], rng)
-        real, fake = torch.randn(shape, generator=rng) + 1, 0.3 * torch.randn(shape, generator=rng)
+        f, real = _Score(shape[1:], rng), torch.randn(shape, generator=rng) + 1
         t = 0.1 + 0.3 * torch.rand(shape[0], generator=rng)
+        # The generated images are chosen such that the slopes at x_hat lie on both sides of 1: about 0.3, about 2, ...
+        wanted = torch.tensor([0.3, 2.0, 0.6, 1.5, 0.4])[: shape[0]] * (0.9 + 0.2 * torch.rand(shape[0], generator=rng))
+        slope = nn.functional.normalize(torch.randn(shape, generator=rng).flatten(1), dim=1).view(shape)
+        weight = t.view(-1, 1, 1, 1)
+        x_hat = (wanted.view(-1, 1, 1, 1) * slope - f.w.detach()) / f.a.detach()
+        fake = (x_hat - weight * real) / (1 - weight)
         value = answer(f, real, fake, t)
 
         def norms(x, f=f):
@@ -92,7 +107,9 @@ def check_penalty(answer, rng):
         swapped = (1 - mix) * real.double() + mix * fake.double()
         first = t[0].double() * real.double() + (1 - t[0].double()) * fake.double()
         whole = (f.a.double() * x + f.w.double()).norm()
+        unchanged = (f.a.double() * real.double() + f.w.double()).norm()
         hints = {
+            "unchanged": ((unchanged - 1).square(), "All four mistakes are still there: where, how many norms, where the mean, and can it be differentiated again?"),
             "at-real": ((norms(real.double()) - 1).square().mean(), "The slope is measured at the real images; it belongs at x_hat, between real and generated."),
             "at-fake": ((norms(fake.double()) - 1).square().mean(), "The slope is measured at the generated images; it belongs at x_hat, between the two."),
             "swapped": ((norms(swapped) - 1).square().mean(), "x_hat = t x + (1 - t) x_tilde: t belongs to the real images."),
@@ -154,14 +171,14 @@ def _hinge(real, fake):
 
 
 def _reference(start, reals, noises, n_dis, rounds, mistake=None):
-    """Parameters after `rounds` right iterations (or with one known mistake), and G's losses; written out by hand."""
+    """Parameters after `rounds` right iterations (or with one known mistake), and G's losses; those of D."""
     G = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3))
     D = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
     for mine, theirs in zip([*G.parameters(), *D.parameters()], start):
         mine.data = theirs.clone()
     pg, pd = list(G.parameters()), list(D.parameters())
     kept_g, kept_d = [torch.zeros_like(p) for p in pg], [torch.zeros_like(p) for p in pd]
-    reals, noises, losses = iter(reals), iter(noises), []
+    reals, noises, losses, d_losses = iter(reals), iter(noises), [], []
 
     def descend(parameters, loss, kept, keep):
         for p, g, old in zip(parameters, torch.autograd.grad(loss, parameters, retain_graph=True), kept):
@@ -172,23 +189,29 @@ def _reference(start, reals, noises, n_dis, rounds, mistake=None):
         z = None
         for _ in range(n_dis):
             x, z = next(reals), next(noises)
-            loss = _hinge(D(x), D(G(z).detach())) * (-1 if mistake == "d-sign" else 1)
-            descend(pd, loss, kept_d, mistake == "zero-d")
+            scores = (D(x), D(G(z).detach()))
+            loss = _hinge(*(scores[::-1] if mistake == "roles" else scores)) * (-1 if mistake == "d-sign" else 1)
+            descend(pd, loss, kept_d, mistake in ("zero-d", "zero-late"))
+            if mistake == "zero-late":
+                torch._foreach_zero_(kept_d)
+        d_losses.append(loss.detach())
         if mistake != "same-noise":
             z = next(noises)
         scores = D(G(z))
         loss = {"g-sign": scores.mean(), "saturating": (1 + scores).clamp(min=0).mean()}.get(mistake, -scores.mean())
         if mistake == "g-standard":
             loss = nn.functional.softplus(-scores).mean()
-        if mistake == "zero-d":  # what an ordinary backward leaves in D
+        if mistake in ("zero-d", "zero-late"):  # what an ordinary backward leaves in D
             for old, g in zip(kept_d, torch.autograd.grad(loss, pd, retain_graph=True)):
                 old.add_(g)
         descend(pg, loss, kept_g, mistake == "zero-g")
         losses.append(loss.detach())
-    return [p.detach() for p in pg + pd], losses
+    return [p.detach() for p in pg + pd], losses, d_losses
 
 
 LOOP_HINTS = {
+    "zero-late": "D starts with gradients that G's update left: zero_grad belongs before D's backward, not after its step.",
+    "roles": "The scores in hinge_loss have changed places: real comes first.",
     "zero-d": "It looks as if gradients pile up in D: adam_d.zero_grad() belongs before each backward of D's loss.",
     "zero-g": "It looks as if gradients pile up in G: adam_g.zero_grad() belongs before the backward of G's loss.",
     "d-sign": "D moves the wrong way: hinge_loss is already -V_D, so D goes downhill on it.",
@@ -252,17 +275,18 @@ def check_loop(answer, rng):
                 "In G's update the generated images are cut off from G: no detach() there, or G learns nothing.",
             )
         end = [p.detach() for p in [*stage.G.parameters(), *stage.D.parameters()]]
-        truth, true_losses = _reference(start, stage.reals, stage.noises, n_dis, rounds)
+        truth, true_losses, d_losses = _reference(start, stage.reals, stage.noises, n_dis, rounds)
         flat = torch.cat([p.flatten() for p in end])
         wrong = {}
         for code, message in LOOP_HINTS.items():
-            parameters, _ = _reference(start, stage.reals, stage.noises, n_dis, rounds, code)
+            parameters, *_ = _reference(start, stage.reals, stage.noises, n_dis, rounds, code)
             wrong[code] = (torch.cat([p.flatten() for p in parameters]), message)
         worst = max(
             worst, compare(flat, torch.cat([p.flatten() for p in truth]), 1e-4, "What the networks have become", wrong)
         )
-        for loss, true_loss in zip(losses, true_losses):
-            worst = max(worst, compare(loss, true_loss, 1e-4, "The returned loss of G"))
+        for loss, true_loss, d_loss in zip(losses, true_losses, d_losses):
+            hints = {"d-loss": (d_loss, "The networks are right, but what is returned is not: this is D's loss.")}
+            worst = max(worst, compare(loss, true_loss, 1e-4, "The returned loss of G", hints))
     return worst
 
 
@@ -273,14 +297,17 @@ def _root(matrix):
 
 def _frechet(x, y, correction=1, root="matrix", factor=2.0, mean="square"):
     m1, m2, n1, n2 = x.mean(0), y.mean(0), len(x) - correction, len(y) - correction
-    c1, c2 = (x - m1).mT @ (x - m1) / n1, (y - m2).mT @ (y - m2) / n2
+    return _frechet_of(m1, m2, (x - m1).mT @ (x - m1) / n1, (y - m2).mT @ (y - m2) / n2, root, factor, mean)
+
+
+def _frechet_of(m1, m2, c1, c2, root="matrix", factor=2.0, mean="square"):
     r1 = _root(c1)
     cross = {
         "matrix": lambda: _root(r1 @ c2 @ r1).trace(),
         "entries": lambda: (c1 @ c2).abs().sqrt().diagonal().sum(),
         "product": lambda: (c1 @ c2).trace(),
         "diagonal": lambda: (c1.diagonal() * c2.diagonal()).sqrt().sum(),
-        "none": lambda: torch.zeros((), dtype=x.dtype),
+        "none": lambda: torch.zeros((), dtype=c1.dtype),
     }[root]()
     gap = (m1 - m2).square().sum()
     gap = {"square": gap, "root": gap.sqrt(), "average": gap / len(m1), "none": 0 * gap}[mean]
@@ -297,7 +324,10 @@ def check_frechet(answer, rng):
             for k in (n, m)
         )
         y = y + 2 * torch.randn(d, generator=rng, dtype=torch.float64) + 0.5
-        hints = {
+        hints = {} if n != m else {
+            "no-transpose": (_frechet_of(x.mean(0), y.mean(0), torch.cov(x), torch.cov(y)), "torch.cov wants one row per feature: transpose."),
+        }  # fmt: skip
+        hints |= {
             "entries": (_frechet(x, y, root="entries"), "The root in (24) is a matrix root, not the root of each entry."),
             "no-root": (_frechet(x, y, root="product"), "The root of C1 C2 is missing."),
             "diagonal": (_frechet(x, y, root="diagonal"), "Only the variances went in; the covariances between features count as well."),
@@ -322,6 +352,9 @@ WHY = {
 }
 
 
+BAD = torch.tensor([math.nan, math.inf, -math.inf])
+
+
 def _curves(kind, n, rng):
     """Random curves of one kind: (gap, spread), each (n,); margins as the exercise's text states them."""
     time = torch.linspace(0, 1, n)
@@ -339,13 +372,51 @@ def _curves(kind, n, rng):
             1 - 0.6 * time
         ) + 1e-3
     if kind == "diverged":
-        start = int(n * uniform(0.5, 0.95))
-        gap[start:] = torch.tensor([math.nan, math.inf, -math.inf])[int(torch.randint(3, (), generator=rng))]
+        gap[int(n * uniform(0.5, 0.95)) :] = BAD[int(torch.randint(3, (), generator=rng))]
     return gap, spread.clamp(min=0)
+
+
+def _special_runs(rng):
+    """Runs on which a shortcut fails: (kind, real_score, fake_score, spread, hint) for each."""
+    n = int(torch.randint(200, 400, (), generator=rng))  # the last tenth has 20 steps or more
+
+    def run(kind, level):
+        gap, spread = _curves(kind, n, rng)
+        fake = level + 0.1 * torch.randn(n, generator=rng)
+        return fake + gap, fake, spread
+
+    real, fake, spread = run("healthy", -1.0)
+    real[-1], spread[-1] = fake[-1] + 30, 0.01
+    yield "healthy", real, fake, spread, "The very last step is an outlier: average the last tenth."
+    real, fake, spread = run("healthy", -1.0)
+    real[: n // 2] += 15
+    yield "healthy", real, fake, spread, "The gap was large in the first half of this run; what counts is the end."
+    real, fake, spread = run("healthy", 100.0)
+    yield "healthy", real, fake, spread, "Real near 102, generated near 100: only their difference counts."
+    real, fake, spread = run("healthy", -12.0)
+    yield "D wins", 3 + 0.1 * torch.randn(n, generator=rng), fake, spread, "Real 3, generated -12: the gap is 15."
+    real, fake, spread = run("collapse", -12.0)
+    real += 14
+    yield "collapse", real, fake, spread, "This run has collapsed and has a large gap: the first in the list counts."
+    for i, bad in enumerate(BAD):
+        real, fake, spread = run("healthy", 0.0)
+        fake[-(n // 3) :] = bad
+        yield "diverged", real, fake, spread, "There is NaN or infinity in fake_score: look at both scores."
+        real, fake, spread = run("collapse" if i else "healthy", 0.0)
+        (fake if i else real)[n // 2] = bad
+        yield (
+            "diverged",
+            real,
+            fake,
+            spread,
+            "One step in the middle is NaN or infinite, the later ones are finite: look at all steps.",
+        )
 
 
 @exercise("05-diagnose", "what is wrong with this run?", inplace_ok=True)  # NaN in the curves is no change of theirs
 def check_diagnose(answer, rng):
+    for kind, *curves, why in _special_runs(rng):
+        expect_choice(answer(*curves), CONDITIONS, kind, why)
     cases = [kind for kind in CONDITIONS for _ in range(6)]
     for i in torch.randperm(len(cases), generator=rng).tolist():
         gap, spread = _curves(cases[i], int(torch.randint(60, 400, (), generator=rng)), rng)
@@ -364,18 +435,17 @@ def check_project(answer, rng):
         raise Wrong("config", "The first of the two results should be a list of configurations, made with Config(...).")
     if len(runs) < 2:
         raise Wrong("alone", "One configuration shows nothing: what is it compared with?")
-    kinds = {replace(run, seed=0) for run in runs}
+    same_words = [replace(run, loss=run.loss_name, setting=run.adam) for run in runs]  # "C" is SETTINGS["C"], and so on
+    kinds = {replace(run, seed=0) for run in same_words}
     if len(kinds) < 2:
         raise Wrong("same", "All configurations are the same up to the seed: nothing is compared.")
-    if any(len({run.seed for run in runs if replace(run, seed=0) == kind}) < 2 for kind in kinds):
+    if any(len({run.seed for run in same_words if replace(run, seed=0) == kind}) < 2 for kind in kinds):
         raise Wrong("seeds", "Each configuration needs at least two seeds, or the difference may be luck.")
     if not isinstance(claim, str) or len(claim.split()) < 8:
         raise Wrong("claim", "The claim is a sentence: what will be larger or smaller than what, by how much?")
     if not any(character.isdigit() for character in claim):
-        raise Wrong("vague", "Name a number in the claim: from which difference on would you believe it?")
+        raise Wrong("vague", "Name a number in the claim, in digits: from which difference on would you believe it?")
     for kind in kinds:  # one of each kind, two steps: does it run at all?
-        small = replace(
-            kind, steps=1 if kind.adam.n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4)
-        )
+        small = replace(kind, steps=1 if kind.adam.n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4))
         images = 2 * torch.rand(8, kind.channels, kind.size, kind.size, generator=rng) - 1
         train(small, images)

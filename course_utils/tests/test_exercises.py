@@ -57,6 +57,15 @@ def test_generated_notebook_has_holes_and_no_outputs(lecture):
 
 
 @pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(lecture):
+    for folder, nb in [(lecture.parent, nbformat.read(lecture, as_version=4)),
+                       (lecture.parent / "exercises", exercises.exercise_notebook(lecture))]:  # fmt: skip
+        links = [link for cell in nb.cells for link in re.findall(r"\]\(([^)#:]+\.\w+)[^):]*\)", cell.source)]
+        missing = [link for link in links if not (folder / link).exists()]
+        assert not missing, f"{lecture.stem} in {folder.name}: {missing}"
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
 def test_untouched_exercises_run_to_the_end(lecture):
     nb = exercises.exercise_notebook(lecture)
     folder = exercises.NOTEBOOKS / "exercises"

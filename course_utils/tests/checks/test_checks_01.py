@@ -62,6 +62,17 @@ def without_half(x, mean_q, std_q, mean_p, std_p):
     return 2 * without_normalizer(x, mean_q, std_q, mean_p, std_p) + math.log(std_p / std_q)
 
 
+def with_squared_std(x, mean_q, std_q, mean_p, std_p):
+    return by_distributions(x, mean_q, std_q**2, mean_p, std_p**2)
+
+
+def plus(constant):
+    """f*, and a constant too many."""
+    return lambda x, mean_q, std_q, mean_p, std_p: (
+        by_distributions(x, mean_q, std_q, mean_p, std_p) + constant(std_q, std_p)
+    )
+
+
 def as_variances(x, mean_q, std_q, mean_p, std_p):
     return by_distributions(x, mean_q, std_q**0.5, mean_p, std_p**0.5)
 
@@ -73,6 +84,11 @@ def by_eigenvalues(W):
     A = W.T @ W
     trace, det = A[0, 0] + A[1, 1], A[0, 0] * A[1, 1] - A[0, 1] * A[1, 0]
     return (0.5 * (trace + (trace**2 - 4 * det).clamp_min(0).sqrt())).sqrt()
+
+
+def without_the_root(W):  # and NaN where both singular values are equal, if rounding is unlucky
+    A = W.T @ W
+    return 0.5 * (A.trace() + (A.trace() ** 2 - 4 * A.det()).sqrt())
 
 
 def by_loop(W):
@@ -115,6 +131,13 @@ def colleague(weights, slope):
     for W in weights:
         bound += W.norm()
     return bound
+
+
+def times_equals(weights, slope):
+    bound = 0.0
+    for W in weights:
+        bound *= sigma(W)
+    return bound * slope ** (len(weights) - 1)
 
 
 def collapsed(weights, slope):
@@ -205,16 +228,20 @@ CASES = [
          wrong={"sign": lambda *a: -by_distributions(*a), "sigmoid": lambda *a: by_distributions(*a).sigmoid(),
                 "ratio": lambda *a: by_distributions(*a).exp(), "underflow": [log_of_densities, log_of_densities_eps],
                 "normalizer": without_normalizer, "log-squared": squared_normalizer, "log-sign": turned_normalizer,
-                "half": without_half, "variance": as_variances, "shape": lambda *a: by_distributions(*a)[None],
-                "value": lambda x, a, b, c, d: by_distributions(x, c, b, a, d)}),
+                "half": without_half, "variance": as_variances, "squared-std": with_squared_std,
+                "no-log-std-q": plus(lambda q, p: math.log(q)), "no-log-std-p": plus(lambda q, p: -math.log(p)),
+                "two-pi": plus(lambda q, p: -math.log(2 * math.pi)), "two-pi-half": plus(lambda q, p: -math.log(2 * math.pi) / 2),
+                "two-pi-plus": plus(lambda q, p: math.log(2 * math.pi)), "two-pi-plus-half": plus(lambda q, p: math.log(2 * math.pi) / 2), "shape": lambda *a: by_distributions(*a)[None],
+                "value": [lambda x, a, b, c, d: by_distributions(x, c, b, a, d), plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
     Case("01-predict", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
     Case("01-sigma", right=[by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1)],
-         wrong={"squared": lambda W: sigma(W) ** 2, "frobenius": lambda W: W.norm(), "eigenvalue": lambda W: torch.linalg.eigvals(W).abs().max(),
+         wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": lambda W: torch.linalg.eigvals(W).abs().max(),
                 "smallest": lambda W: scanned(W, pick=torch.min), "quadrant": lambda W: scanned(W, 0, math.pi / 2),
                 "largest-entry": lambda W: W.abs().max(), "columns": lambda W: W.norm(dim=0).max(), "rows": lambda W: W.norm(dim=1).max(),
                 "sum": lambda W: torch.linalg.matrix_norm(W, ord=math.inf), "column-sum": lambda W: torch.linalg.matrix_norm(W, ord=1),
-                "nuclear": lambda W: torch.linalg.svdvals(W).sum(), "shape": torch.linalg.svdvals}),
+                "nuclear": lambda W: torch.linalg.svdvals(W).sum(), "determinant": lambda W: W.det().abs().sqrt(),
+                "value": [lambda W: 3 * torch.rand(()), lambda W: 2.0], "shape": torch.linalg.svdvals}),
     Case("01-bug", right=[bound_in_double, bound_step_by_step, bound_numpy],
          wrong={"untouched": colleague, "frobenius": lambda w, s: prod(W.norm() for W in w) * s ** (len(w) - 1),
                 "activation": lambda w, s: prod(map(sigma, w)), "sum": lambda w, s: sum(map(sigma, w)) * s ** (len(w) - 1),
@@ -224,6 +251,9 @@ CASES = [
                 "frobenius-too-often": lambda w, s: prod(s * W.norm() for W in w), "collapsed": collapsed,
                 "largest": lambda w, s: max(map(sigma, w)) * s ** (len(w) - 1),
                 "squared": lambda w, s: prod(sigma(W) ** 2 for W in w) * s ** (len(w) - 1),
+                "zero": times_equals, "last": lambda w, s: prod(sigma(W) * s for W in w[:-1]),
+                "last-slope": lambda w, s: prod(map(sigma, w[:-1])) * s ** max(len(w) - 2, 0),
+                "last-activation": lambda w, s: prod(map(sigma, w[:-1])), "value": lambda w, s: 100 * torch.rand(()),
                 "none": lambda w, s: None}),
     Case("01-tight", right=[outer_basis, positive_random, full_rank, negative_last],
          wrong={"loose": random_scaled, "frobenius": frobenius_scaled, "transposed": transposed, "dtype": integer_weights,
@@ -243,5 +273,6 @@ CASES = [
                 "blocks-sum": lambda B: sum(sigma(s) + sigma(a) * sigma(b) for s, a, b in B),
                 "maximum": lambda B: prod(max(sigma(s), sigma(a) * sigma(b)) for s, a, b in B),
                 "root": lambda B: prod(torch.hypot(sigma(s), sigma(a) * sigma(b)) for s, a, b in B),
+                "collapsed": lambda B: prod(sigma(s) + sigma(b @ a) for s, a, b in B),
                 "frobenius": lambda B: prod(s.norm() + a.norm() * b.norm() for s, a, b in B)}),
 ]  # fmt: skip

@@ -127,6 +127,18 @@ def lambda_of_entries(W, delta, h):
     return (delta.T @ h / len(h) - (delta * (h @ W.T / s)).mean() * torch.outer(u, v)) / s
 
 
+def product_of_means(W, delta, h):
+    s, u, v = svd1(W)
+    E = torch.outer(delta.mean(0), h.mean(0))
+    return (E - (E * W).sum() / s * torch.outer(u, v)) / s
+
+
+def product_of_means_but_lambda(W, delta, h):
+    s, u, v = svd1(W)
+    lam = (delta * (h @ W.T / s)).sum(1).mean()
+    return (torch.outer(delta.mean(0), h.mean(0)) - lam * torch.outer(u, v)) / s
+
+
 def transposed_e(W, delta, h):
     s, u, v = svd1(W)
     E = h.T @ delta / len(h)
@@ -148,6 +160,14 @@ def vanish_large_batch(W):
     return -5 * coefficients[:, None] * u, h
 
 
+def vanish_any_other_vector(W):
+    """The reduced SVD, and a second input that is merely no multiple of v_1."""
+    _, u, v = svd1(W)
+    other = torch.zeros_like(v)
+    other[v.abs().argmin()] = 1
+    return torch.stack([u, u]), torch.stack([v + other, v - other])
+
+
 def vanish_as_list(W):
     _, u, v = svd1(W)
     h = torch.stack([-v, torch.linalg.svd(W).Vh[-1]])
@@ -161,7 +181,7 @@ def vanish_swapped(W):
 
 
 def vanish_order(W):
-    return vanish_with_weights(W)[::-1] if W.shape[0] != W.shape[1] else vanish_with_weights(W)
+    return vanish_with_weights(W)[::-1]
 
 
 def vanish_zero(W):
@@ -515,7 +535,12 @@ CASES = [
             "undivided": gradient(lambda E, lam, uv, s, N, n: E - lam * uv),
             "nothing": gradient(lambda E, lam, uv, s, N, n: E),
             "sign": gradient(lambda E, lam, uv, s, N, n: (E + lam * uv) / s),
+            "lambda-first": gradient(lambda E, lam, uv, s, N, n: (E - (E * uv).sum() * uv) / s),
+            "descent": gradient(lambda E, lam, uv, s, N, n: (lam * uv - E) / s),
             "weight": gradient(lambda E, lam, uv, s, N, n: (E - lam * N) / s),
+            "adjoint": gradient(lambda E, lam, uv, s, N, n: (E - (E * uv).sum() * N) / s),
+            "means": product_of_means,
+            "means-outside": product_of_means_but_lambda,
             "transposed": transposed_e,
             "transposed-all": gradient(lambda E, lam, uv, s, N, n: ((E - lam * uv) / s).T),
             "value": gradient(lambda E, lam, uv, s, N, n: uv),
@@ -524,10 +549,9 @@ CASES = [
     ),
     Case(
         "02-vanish",
-        right=[vanish_with_weights, vanish_large_batch, vanish_as_list],
+        right=[vanish_with_weights, vanish_large_batch, vanish_any_other_vector, vanish_as_list],
         wrong={
-            "swapped": vanish_swapped,
-            "order": vanish_order,
+            "order": [vanish_order, vanish_swapped],
             "zero": [vanish_zero, lambda W: (torch.zeros(4, W.shape[0]), torch.randn(4, W.shape[1]))],
             "single": lambda W: (svd1(W)[1][None], svd1(W)[2][None]),
             "parallel": lambda W: (svd1(W)[1].expand(3, -1), svd1(W)[2].expand(3, -1)),

@@ -248,6 +248,35 @@ def topk_no_qr(W, V, n):
     return (W @ V).norm(dim=0)
 
 
+def topk_late_qr(W, V, n):
+    for _ in range(n):
+        V = W.T @ (W @ V)
+    return (W @ torch.linalg.qr(V).Q).norm(dim=0)
+
+
+def topk_late_svd(W, V, n):
+    for _ in range(n):
+        V = F.normalize(W.T @ (W @ V), dim=0)
+    return torch.linalg.svdvals(W @ torch.linalg.qr(V).Q)
+
+
+def topk_parallel(W, V, n):
+    for _ in range(n):
+        V = F.normalize(W.T @ (W @ V), dim=0)
+    return torch.linalg.svdvals(W @ V)
+
+
+def topk_no_sigma(W, V, n):
+    values = []
+    for v in V.T:
+        for _ in range(n):
+            u = F.normalize(W @ v, dim=0)
+            v = F.normalize(W.T @ u, dim=0)
+        values.append(u @ W @ v)
+        W = W - torch.outer(u, v)
+    return torch.stack(values)
+
+
 def topk_negative(W, V, n):
     for _ in range(n):
         U = torch.linalg.qr(W @ V).Q
@@ -292,6 +321,31 @@ def conv_input(K, x, stride, padding, n):
         y = F.conv2d(x / x.norm(), K, stride=stride, padding=padding)
         x = torch.nn.grad.conv2d_input(x.shape, K, y, stride=stride, padding=padding)
     return (x.norm() ** 0.5).reshape(1)
+
+
+def conv_with(back=lambda y, K, s, p: F.conv_transpose2d(y, K, stride=s, padding=p), unit=lambda x: x / x.norm()):
+    def answer(K, x, stride, padding, n):
+        x = unit(x)
+        for _ in range(n):
+            y = F.conv2d(x, K, stride=stride, padding=padding)
+            x = unit(back(y, K, stride, padding))
+        return F.conv2d(x, K, stride=stride, padding=padding).norm()
+
+    return answer
+
+
+def conv_ratio_pixel(K, x, stride, padding, n):
+    for _ in range(n):
+        y = F.normalize(F.conv2d(x, K, stride=stride, padding=padding))
+        x = F.normalize(F.conv_transpose2d(y, K, stride=stride, padding=padding))
+    return F.conv2d(x, K, stride=stride, padding=padding).norm() / x.norm()
+
+
+def conv_sqrt_flip(K, x, stride, padding, n):
+    for _ in range(n):
+        y = F.conv2d(x / x.norm(), K, stride=stride, padding=padding)
+        x = F.conv_transpose2d(y, K.flip(2, 3), stride=stride, padding=padding)
+    return x.norm().sqrt()
 
 
 def conv_squared(K, x, stride, padding, n):
@@ -369,6 +423,8 @@ CASES = [
             "swapped": variant(out=lambda u, v: (v, u)),
             "order": variant(order="uvs"),
             "one-round": variant(one=True),
+            "more": lambda W, u, n: power_functional(W, u, n + 1),
+            "fewer": lambda W, u, n: variant()(W, u, n - 1),
             "extra": power_extra,
             "start": power_start,
             "squared": variant(lambda W, u, v, old: (W @ v) @ (W @ v)),
@@ -431,6 +487,8 @@ CASES = [
         right=[topk_gram, topk_diag_r, topk_deflation, topk_gram_schmidt],
         wrong={
             "no-qr": topk_no_qr,
+            "late-qr": [topk_late_qr, topk_late_svd, topk_parallel],
+            "no-sigma": topk_no_sigma,
             "squared": topk_squared,
             "sign": topk_negative,
             "ascending": lambda W, V, n: topk_gram(W, V, n).flip(0),
@@ -452,6 +510,18 @@ CASES = [
             "padding": conv_no_padding,
             "frobenius": lambda K, x, stride, padding, n: K.norm(),
             "no-rounds": conv_no_rounds,
+            "overflow": [
+                conv_with(unit=lambda x: x),
+                lambda *a: conv_with(unit=lambda x: x)(a[0].double(), a[1].double(), *a[2:]),
+            ],
+            "pixel": [conv_with(unit=F.normalize), conv_ratio_pixel],
+            "transpose": [
+                conv_with(lambda y, K, s, p: F.conv2d(y, K, stride=s, padding=p)),
+                conv_with(lambda y, K, s, p: F.conv2d(y, K.transpose(0, 1), stride=s, padding=p)),
+                conv_with(lambda y, K, s, p: F.conv_transpose2d(y, K.flip(2, 3), stride=s, padding=p)),
+                conv_with(lambda y, K, s, p: F.conv_transpose2d(y, K.transpose(0, 1), stride=s, padding=p)),
+                conv_sqrt_flip,
+            ],
             "unit": lambda K, x, stride, padding, n: (x / x.norm()).norm(),
             "value": lambda K, x, stride, padding, n: K.abs().sum(),
         },

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
-from course_utils.training import Config, generator_loss, hinge_loss
+from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
 
 # ---- 05-hinge
 
@@ -69,6 +69,18 @@ def hinge_of_the_mean(real, fake):
     return (real.mean() - 3).clamp(max=0) + (-3 - fake.mean()).clamp(max=0), -fake.mean()
 
 
+def hinge_mean_first(real, fake):
+    return (real.mean() - 1).clamp(max=0) + (-1 - fake.mean()).clamp(max=0), -fake.mean()
+
+
+def hinge_roles(real, fake):
+    return hinge_by_losses(fake, real)
+
+
+def hinge_order(real, fake):
+    return hinge_by_losses(real, fake)[::-1]
+
+
 # ---- 05-penalty
 
 
@@ -129,6 +141,16 @@ def penalty_sum(f, real, fake, t):
 
 def penalty_square(f, real, fake, t):
     return (_slopes(f, _mixed(real, fake, t)).square() - 1).square().mean()
+
+
+def penalty_one_sided(f, real, fake, t):
+    return F.relu(_slopes(f, _mixed(real, fake, t)) - 1).square().mean()
+
+
+def penalty_unchanged(f, real, fake, t):
+    x = real.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(x).sum(), x)
+    return (gradient.norm() - 1) ** 2
 
 
 def penalty_no_graph(f, real, fake, t):
@@ -214,11 +236,14 @@ def loop_with(mistake):
         for _ in range(1 if mistake == "once" else n_dis):
             z = draw_noise()
             fake = G(z) if mistake == "attached" else G(z).detach()
-            d_loss = hinge_loss(D(draw_real() if x is None else x), D(fake))
-            if mistake != "zero-d":
+            scores = D(draw_real() if x is None else x), D(fake)
+            d_loss = hinge_loss(*(scores[::-1] if mistake == "roles" else scores))
+            if mistake not in ("zero-d", "zero-late"):
                 adam_d.zero_grad()
             (-d_loss if mistake == "d-sign" else d_loss).backward()
             adam_d.step()
+            if mistake == "zero-late":
+                adam_d.zero_grad()
             if mistake == "g-inside":
                 loss = update_g()
         if mistake in ("order", "g-inside"):
@@ -228,7 +253,7 @@ def loop_with(mistake):
         loss = update_g(z if mistake == "same-noise" else None)
         if mistake == "none":
             return None
-        return d_loss if mistake == "value" else loss
+        return {"d-loss": d_loss, "value": 2 * loss}.get(mistake, loss)
 
     one_iteration.__name__ = f"loop_{mistake}"
     return one_iteration
@@ -269,6 +294,9 @@ def frechet_with(mistake):
         result = gap + c1.trace() + c2.trace() - (1 if mistake == "factor" else 2) * root
         if mistake == "root-of-all":
             return result.sqrt()
+        if mistake == "no-transpose":
+            c1, c2 = torch.cov(x), torch.cov(y)
+            return gap + c1.trace() + c2.trace() - 2 * torch.linalg.eigvals(c1 @ c2).real.clamp_min(0).sqrt().sum()
         return c1 if mistake == "shape" else result
 
     frechet.__name__ = f"frechet_{mistake}"
@@ -292,9 +320,9 @@ def diagnose_by_median(real_score, fake_score, spread):
     gap = [float(r - f) for r, f in zip(real_score, fake_score)]
     if any(g != g or abs(g) == float("inf") for g in gap):
         return "Diverged"
-    if sorted(gap[-9:])[4] > 5:
-        return "D wins"
-    return "collapse" if float(spread[-9:].median()) < 0.1 * float(spread[:9].median()) else "healthy"
+    if float(spread[-9:].median()) < 0.1:
+        return "collapse"
+    return "D wins" if sorted(gap[-9:])[4] > 5 else "healthy"
 
 
 def diagnose_optimist(real_score, fake_score, spread):
@@ -302,8 +330,50 @@ def diagnose_optimist(real_score, fake_score, spread):
 
 
 def diagnose_no_nan(real_score, fake_score, spread):
-    gap = (real_score - fake_score)[-5:]
-    return diagnose_by_mean(torch.where(gap.isfinite(), gap, 1.0), 0.0, spread)
+    gap = real_score - fake_score
+    return diagnose_by_mean(torch.where(gap.isfinite(), gap, 1.0), torch.zeros(()), spread)
+
+
+def diagnose_with(
+    gap_of=lambda gap: gap[-(len(gap) // 10) :].mean(), spread_of=None, finite=torch.isfinite, winner_first=False
+):
+    """The right diagnosis with one of its parts replaced."""
+
+    def diagnose(real_score, fake_score, spread):
+        if not finite(torch.stack([real_score, fake_score])).all():
+            return "diverged"
+        gap = gap_of(real_score - fake_score)
+        low = (spread_of or (lambda s: s[-(len(s) // 10) :].mean()))(spread) < 0.05
+        if winner_first:
+            return "D wins" if gap > 8 else "collapse" if low else "healthy"
+        return "collapse" if low else "D wins" if gap > 8 else "healthy"
+
+    return diagnose
+
+
+diagnose_order = diagnose_with(winner_first=True)
+diagnose_last_gap = diagnose_with(gap_of=lambda gap: gap[-1])
+diagnose_last_spread = diagnose_with(spread_of=lambda spread: spread[-1])
+diagnose_largest_gap = diagnose_with(gap_of=torch.max)
+diagnose_mean_of_all = diagnose_with(gap_of=lambda gap: gap.mean() * 2)
+diagnose_finite_real = diagnose_with(finite=lambda scores: torch.isfinite(scores[0]))
+diagnose_finite_fake = diagnose_with(finite=lambda scores: torch.isfinite(scores[1]))
+diagnose_finite_last = diagnose_with(finite=lambda scores: torch.isfinite(scores[:, -1]))
+diagnose_finite_tenth = diagnose_with(finite=lambda scores: torch.isfinite(scores[:, -(scores.shape[1] // 10) :]))
+diagnose_only_nan = diagnose_with(finite=lambda scores: ~torch.isnan(scores))
+
+
+def diagnose_real_alone(real_score, fake_score, spread):
+    if not torch.isfinite(real_score - fake_score).all():
+        return "diverged"
+    return diagnose_by_mean(real_score, torch.zeros(()), spread)
+
+
+def diagnose_real_small(real_score, fake_score, spread):
+    """Like the one before, with a bound from which 102 is healthy."""
+    if not torch.isfinite(real_score - fake_score).all():
+        return "diverged"
+    return diagnose_by_mean(real_score - 200, torch.zeros(()), spread)
 
 
 def diagnose_no_collapse(real_score, fake_score, spread):
@@ -334,6 +404,9 @@ def plan(**options):
     return [Config(method=m, seed=s, steps=100, **options) for m in ("spectral_norm", "none") for s in (0, 1)]
 
 
+SAME_TWICE = [Config(seed=s) for s in (0, 1)] + [Config(loss="standard", setting=SETTINGS["C"], seed=s) for s in (0, 1)]
+
+
 def project_settings():
     return tuple(
         Config(setting=s, seed=seed, loss="hinge") for s in "CD" for seed in (0, 1, 2)
@@ -348,6 +421,7 @@ CASES = [
             "sign": hinge_loss_not_value, "sum": hinge_sums, "max": hinge_max, "margin": hinge_no_margin,
             "fake-sign": hinge_fake_sign, "unclipped": hinge_unclipped, "g-sign": hinge_g_sign, "g-sum": hinge_g_sum,
             "g-hinge": hinge_g_hinge, "type": hinge_one_value, "value": hinge_of_the_mean,
+            "mean-first": hinge_mean_first, "roles": hinge_roles, "order": hinge_order,
         },
     ),
     Case(
@@ -356,7 +430,7 @@ CASES = [
         wrong={
             "at-real": penalty_at_real, "at-fake": penalty_at_fake, "swapped": penalty_swapped, "one-t": penalty_one_t,
             "one-norm": penalty_one_norm, "mean-first": penalty_mean_first, "sum": penalty_sum, "square": penalty_square,
-            "no-graph": [penalty_no_graph, penalty_item], "lambda": penalty_ten, "shape": penalty_per_image,
+            "no-graph": [penalty_no_graph, penalty_item], "one-sided": penalty_one_sided, "unchanged": penalty_unchanged, "lambda": penalty_ten, "shape": penalty_per_image,
             "value": penalty_wrong_axes,
         },
     ),
@@ -369,22 +443,29 @@ CASES = [
             "attached": loop_with("attached"), "detached": loop_with("detached"), "zero-d": loop_with("zero-d"),
             "zero-g": loop_with("zero-g"), "d-sign": loop_with("d-sign"), "g-sign": loop_with("g-sign"),
             "g-standard": loop_with("g-standard"), "saturating": loop_with("saturating"), "draws": loop_with("wasted"),
-            "none": loop_with("none"), "value": loop_with("value"),
+            "none": loop_with("none"), "value": loop_with("value"), "zero-late": loop_with("zero-late"),
+            "roles": loop_with("roles"), "d-loss": loop_with("d-loss"),
         },
     ),
     Case(
         "05-frechet",
         right=[frechet_by_eigenvalues, frechet_by_cholesky],
         wrong={code: frechet_with(code) for code in (
-            "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape",
+            "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose",
         )},
     ),
     Case(
         "05-diagnose",
         right=[diagnose_by_mean, diagnose_by_median],
         wrong={
-            "choice-healthy": [diagnose_no_collapse, diagnose_no_winner, diagnose_no_nan],
-            "choice-D wins": diagnose_severe, "option": diagnose_other_word,
+            "choice-healthy": [
+                diagnose_no_collapse, diagnose_no_winner, diagnose_no_nan, diagnose_finite_real, diagnose_finite_fake,
+                diagnose_finite_last, diagnose_finite_tenth, diagnose_only_nan, diagnose_real_small,
+            ],
+            "choice-D wins": [
+                diagnose_severe, diagnose_last_gap, diagnose_largest_gap, diagnose_mean_of_all, diagnose_real_alone, diagnose_order,
+            ],
+            "choice-collapse": diagnose_last_spread, "option": diagnose_other_word,
         },
     ),
     Case(
@@ -392,7 +473,7 @@ CASES = [
         right=[lambda: (plan(), CLAIM), project_settings, lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
         wrong={
             "type": lambda: plan()[0], "config": lambda: (["spectral_norm", "none"], CLAIM), "alone": lambda: (plan()[:1], CLAIM),
-            "same": lambda: (plan()[:2], CLAIM), "seeds": lambda: (plan()[::2], CLAIM), "claim": lambda: (plan(), "SN wins by 2."),
+            "same": [lambda: (plan()[:2], CLAIM), lambda: (SAME_TWICE, CLAIM)], "seeds": lambda: (plan()[::2], CLAIM), "claim": lambda: (plan(), "SN wins by 2."),
             "vague": lambda: (plan(), "I believe that spectral normalization is much better than no normalization."),
         },
     ),
