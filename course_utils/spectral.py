@@ -68,7 +68,7 @@ def power_iteration_step(weight: Tensor, u: Tensor, eps: float = 1e-12) -> tuple
     """One round of power iteration, equations (18)-(19): v <- W^T u / ||W^T u||, then u <- W v / ||W v||.
 
     weight: d_out x d_in; u: d_out, of unit length. Returns the new (u, v), of unit length.
-    Where W v vanishes (a zero matrix, say) the old u is kept, so that the iteration can go on once W moves.
+    Where W v vanishes (a zero matrix: v is zero then) the old u is kept, so that the iteration can go on once W moves.
     """
     v = F.normalize(weight.mT @ u, dim=0, eps=eps)
     w_v = weight @ v

@@ -28,7 +28,5 @@ def check_pixels(answer, rng):
 
 @exercise("00-prediction", "before you run it")
 def check_prediction(answer, rng):
-    later = (
-        "A good guess, and many people's first. Look at the comparison that follows in the lecture, at the means over three seeds, and come back."
-    )
+    later = "A good guess, and many people's first. Look at the comparison that follows in the lecture, at the means over three seeds, and come back."
     expect_choice(answer(), "abc", "b", {"a": later, "c": later})

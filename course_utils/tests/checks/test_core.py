@@ -347,6 +347,22 @@ def test_compare_sign_scale_and_ambiguous_hints():
     assert wrong.value.code == "double"
 
 
+def test_words_of_compare_and_of_long_messages():
+    for value, truth, words in (
+        (2.0, 1.0, "a relative error of"),
+        (torch.ones(2), torch.zeros(2) + 2, "largest entry"),
+    ):
+        with pytest.raises(Wrong, match=words):
+            compare(torch.as_tensor(value), truth)
+    words = ["seventeen"] * 40
+
+    def long_winded(x):
+        raise ValueError(" ".join(words))
+
+    shown = outcome(long_winded).line.split("ValueError: ")[1].split(" ...")[0]
+    assert set(shown.split()) == {"seventeen"} and len(shown) <= 160
+
+
 def test_every_exercise_is_tested():
     cases = []
     for path in sorted(Path(__file__).parent.glob("test_checks_*.py")):
