@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from course_utils.plotting import MAX_BYTES
 
 MAX_NOTEBOOK = 1_000_000  # bytes
-MAX_LINES = 25  # of a code cell
+MAX_LINES, MAX_DRAWING = 40, 60  # of a code cell, and of one that only draws (its input is hidden on the slide)
 SLIDES = {"slide", "subslide", "fragment", "-", "skip", "notes"}
 TAGS = {"nbval-ignore-output", "hide-input", "lecturer", "heavy"}
 
@@ -28,8 +28,9 @@ def problems(nb: NotebookNode) -> list[str]:
         found.append(f"not executed from top to bottom in a fresh kernel: execution counts {counts}")
     for cell in code:
         lines = cell.source.count("\n") + 1
-        if lines > MAX_LINES:
-            found.append(f"{cell.id}: {lines} lines of code, at most {MAX_LINES}")
+        limit = MAX_DRAWING if "hide-input" in cell.metadata.get("tags", []) else MAX_LINES
+        if lines > limit:
+            found.append(f"{cell.id}: {lines} lines of code, at most {limit}")
         found += [f"{cell.id}: {problem}" for output in cell.outputs for problem in output_problems(output)]
     return found
 
