@@ -9,7 +9,7 @@ from nbgrader.converters import Autograde, GenerateAssignment
 from nbgrader.preprocessors import OverwriteCells
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from course_utils.exercises import DROPPED, STUB
+from course_utils.exercises import STUB
 
 
 class RestoreCells(OverwriteCells):
@@ -30,7 +30,7 @@ c.CourseDirectory.source_directory = "."
 
 # A released notebook has the same holes, and lacks the same cells, as the one in notebooks/exercises.
 c.ClearSolutions.code_stub = {"python": STUB}
-c.TagRemovePreprocessor.remove_cell_tags = DROPPED
+c.TagRemovePreprocessor.remove_cell_tags = {"lecturer", "heavy"}
 c.TagRemovePreprocessor.enabled = True
 c.GenerateAssignment.preprocessors = [TagRemovePreprocessor, *GenerateAssignment.preprocessors.default()]
 
