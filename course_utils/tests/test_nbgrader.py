@@ -70,7 +70,9 @@ def test_points(course):
     nbgrader("generate_assignment", "notebooks", f"--notebook={LECTURE}")
     released = nbformat.read(course / "release" / "notebooks" / f"{LECTURE}.ipynb", as_version=4)
     generated = exercises.exercise_notebook(exercises.NOTEBOOKS / f"{LECTURE}.ipynb")
-    assert [cell.id for cell in released.cells] == [cell.id for cell in generated.cells][1:]
+    # the exercise notebook has a line more for each long computation that is left out
+    shared = [cell.id for cell in generated.cells[1:] if not cell.id.startswith("without-")]
+    assert [cell.id for cell in released.cells] == shared
     for kind in ("solution", "grade"):
         sources = [{id: cell.source for id, cell in nbgrader_cells(nb, kind).items()} for nb in (released, generated)]
         assert sources[0] == sources[1]
