@@ -21,6 +21,7 @@ import nbformat
 import pytest
 from browser import EXERCISES, LECTURES, REPORT, ROOT, loopback_works, skip_browser
 from jupyter_client import BlockingKernelClient
+from nbval.plugin import IPyNbCell, IPyNbFile
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 TOKEN = "course"
@@ -344,10 +345,23 @@ def try_controls(notebook: OpenNotebook) -> list[float]:
         kernel.close()
 
 
+def chosen_notebooks(items: list[pytest.Item]) -> list[Path]:
+    """The notebooks to be opened in this run, among all its tests (nbval's, which are cells of notebooks, too)."""
+    functions = [item for item in items if isinstance(item, pytest.Function)]
+    return [item.callspec.params["path"] for item in functions if item.originalname == BROWSER_TEST]
+
+
+def test_cells_among_the_tests_are_no_notebooks_to_open(request: pytest.FixtureRequest) -> None:
+    file = IPyNbFile.from_parent(request.session, path=LECTURES[0])
+    cell = IPyNbCell.from_parent(file, name="Cell 0", cell_num=0, cell=nbformat.v4.new_code_cell(), options={})
+    expected = [item for item in request.session.items if item.name.startswith(f"{BROWSER_TEST}[")]
+    assert len(chosen_notebooks([cell, *request.session.items])) == len(expected)
+
+
 @pytest.fixture(scope="module")
 def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterator[Callable]:
     """Opens notebooks two at a time, which run side by side on one core each; the controls are tried when both are done."""
-    chosen = [item.callspec.params["path"] for item in request.session.items if item.originalname == BROWSER_TEST]
+    chosen = chosen_notebooks(request.session.items)
     pairs = [group[i : i + 2] for group in (LECTURES, EXERCISES) for i in range(0, len(group), 2)]
     with contextlib.ExitStack() as stack:
         opened: dict[Path, OpenNotebook] = {}
