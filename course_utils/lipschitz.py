@@ -16,6 +16,7 @@ from .spectral import (
     LINEAR_LAYERS,
     TRANSPOSED_LAYERS,
     check_matrix,
+    check_tensor,
     conv_norm,
     output_dim,
     used_weight,
@@ -24,11 +25,8 @@ from .spectral import (
 
 
 def check_batch(x: Tensor, name: str = "x") -> None:
-    """Raise ValueError unless `x` is a non-empty, finite batch of floating-point numbers, (batch, ...)."""
-    if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"{name} must be a non-empty batch of shape (batch, ...), got {tuple(x.shape)}")
-    if not x.is_floating_point() or not torch.isfinite(x).all():
-        raise ValueError(f"{name} must hold finite floating-point numbers")
+    """Raise TypeError or ValueError unless `x` is a non-empty, finite batch of floating-point numbers, (batch, ...)."""
+    check_tensor(x, name, "a batch (batch, ...)", 2)
 
 
 def activation_slopes(

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from .data import Images
 from .models import SmallClassifier
+from .spectral import check_tensor
 
 
 def _check_features(features: Tensor, name: str) -> Tensor:
-    if features.ndim != 2 or len(features) < 2 or features.shape[1] < 1:
-        raise ValueError(f"{name} must have shape (N, d), N at least 2 and d at least 1, got {tuple(features.shape)}")
-    if not torch.isfinite(features).all():
-        raise ValueError(f"{name} must be finite, but hold NaN or infinite values")
+    check_tensor(features, name, "features (N, d)", 2, 2)
+    if len(features) < 2:
+        raise ValueError(f"{name} must be features (N, d) with N at least 2, got {tuple(features.shape)}")
     return features.detach().double()
 
 
@@ -30,6 +30,8 @@ def matrix_sqrt(matrix: Tensor) -> Tensor:
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d)."""
+    for name, tensor in {"mean1": mean1, "cov1": cov1, "mean2": mean2, "cov2": cov2}.items():
+        check_tensor(tensor, name, "a mean (d,) or a covariance (d, d)", 1, 2)
     d, shapes = len(mean1), [tuple(t.shape) for t in (mean1, cov1, mean2, cov2)]
     if shapes != [(d,), (d, d)] * 2:
         raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
@@ -46,8 +48,9 @@ def frechet_distance(features1: Tensor, features2: Tensor) -> float:
     fewer than two samples, NaN or infinite values.
     """
     a, b = _check_features(features1, "features1"), _check_features(features2, "features2")
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"both feature sets need the same d, got {a.shape[1]} and {b.shape[1]}")
+    if (a.shape[1], a.device) != (b.shape[1], b.device):
+        got = " and ".join(f"{t.shape[1]} on {t.device}" for t in (a, b))
+        raise ValueError(f"both feature sets need the same d on the same device, got {got}")
     cov_a, cov_b = torch.cov(a.mT), torch.cov(b.mT)
     return gaussian_frechet_distance(a.mean(0), torch.atleast_2d(cov_a), b.mean(0), torch.atleast_2d(cov_b))
 
@@ -57,10 +60,11 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
 
     Between 1 and the number of classes (Salimans et al. 2016). Raises ValueError unless rows are probabilities.
     """
+    check_tensor(probabilities, "probabilities", "class probabilities (N, classes)", 2, 2)
     p = probabilities.detach().double()
-    if p.ndim != 2 or not 1 <= splits <= len(p):
+    if not 1 <= splits <= len(p):
         raise ValueError(f"probabilities must be (N, classes) with N >= splits = {splits}, got {tuple(p.shape)}")
-    if not torch.isfinite(p).all() or (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
+    if (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
         raise ValueError("each row of probabilities must be non-negative and sum to 1")
     scores = []
     for part in p.tensor_split(splits):
@@ -69,13 +73,23 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
     return torch.stack(scores)
 
 
+def _check_images(images: Tensor) -> None:
+    check_tensor(images, "images", "a batch (N, channels, size, size)", 4, 4)
+
+
+def _check_labelled(data: Images) -> None:
+    _check_images(data.images)
+    if len(data.images) != len(data.labels) or data.labels.dtype != torch.int64:
+        got = f"{len(data.images)} images and {len(data.labels)} labels of {data.labels.dtype}"
+        raise ValueError(f"need one label of torch.int64 for each image, got {got}")
+
+
 def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: float = 2e-3, seed: int = 0):
     """Train a SmallClassifier on labelled images with Adam and return it in evaluation mode.
 
     Deterministic in `seed` on one machine with one number of threads; torch's global random state is left alone.
     """
-    if len(data.images) == 0 or len(data.images) != len(data.labels):
-        raise ValueError(f"need one label for each image, got {len(data.images)} images and {len(data.labels)} labels")
+    _check_labelled(data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1).to(data.images.device)
@@ -92,6 +106,7 @@ def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: f
 @torch.no_grad()
 def accuracy(classifier: nn.Module, data: Images) -> float:
     """Share of the images (0 to 1) whose label has the largest logit."""
+    _check_labelled(data)
     hits = [(classifier(x).argmax(1) == y).sum() for x, y in zip(data.images.split(500), data.labels.split(500))]
     return float(torch.stack(hits).sum() / len(data.labels))
 
@@ -99,10 +114,12 @@ def accuracy(classifier: nn.Module, data: Images) -> float:
 @torch.no_grad()
 def features_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
     """Features (N, 64) of images (N, channels, s, s), computed in batches."""
+    _check_images(images)
     return torch.cat([classifier.features(batch) for batch in images.split(500)])
 
 
 @torch.no_grad()
 def probabilities_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
     """Class probabilities (N, classes) of images, computed in batches."""
+    _check_images(images)
     return torch.cat([classifier(batch).softmax(1) for batch in images.split(500)])

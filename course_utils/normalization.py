@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from .spectral import (
     LINEAR_LAYERS,
     TRANSPOSED_LAYERS,
-    count_bad,
+    check_tensor,
     output_dim,
     power_iteration_step,
     weight_matrix,
@@ -44,15 +44,12 @@ def check_method(method: str) -> None:
 def check_weight(module: nn.Module, name: str, dim: int | None = None) -> tuple[Tensor, int]:
     """Return `module.<name>` and the axis of its outputs: `dim`, or `module`'s own if None, counted from 0.
 
-    Raises ValueError unless the weight is a finite floating-point tensor with entries, and has that axis.
+    Raises TypeError or ValueError unless the weight is a finite floating-point tensor with entries, and has that axis.
     """
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
-    if weight.numel() == 0 or not weight.is_floating_point():
-        raise ValueError(f"{name} must hold floating-point numbers, got {weight.dtype} of shape {tuple(weight.shape)}")
-    if not torch.isfinite(weight).all():
-        raise ValueError(f"{name} must be finite, but it contains {count_bad(weight)}")
+    check_tensor(weight, name, "a weight", 0)
     dim = output_dim(module) if dim is None else dim
     if not -weight.ndim <= dim < weight.ndim:
         raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim}")
@@ -63,6 +60,8 @@ class SpectralNorm(nn.Module):
     """The parametrization W -> W / sigma(W), equation (8), with sigma estimated by power iteration (Algorithm 1).
 
     `_u` and `_v` are buffers: saved with the model, not trained, moved by one forward pass in training mode only.
+    A zero weight leaves `_u` at zero: no estimate. Training mode finds one as soon as the weight moves; evaluation
+    mode, which moves nothing, returns the weight as it is until then.
     """
 
     def __init__(self, weight: Tensor, n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0) -> None:
@@ -223,10 +222,11 @@ def gradient_penalty(
 
     real, fake: (batch, ...), of the same shape; the factor lambda is left to the caller. Returns a scalar.
     """
-    same = real.shape == fake.shape and real.dtype == fake.dtype
-    if not same or real.ndim < 2 or real.numel() == 0 or not real.is_floating_point():
-        got = f"{tuple(real.shape)} {real.dtype}, {tuple(fake.shape)} {fake.dtype}"
-        raise ValueError(f"real and fake must be non-empty batches (batch, ...) of one shape and float type, got {got}")
+    for name, batch in (("real", real), ("fake", fake)):
+        check_tensor(batch, name, "a batch (batch, ...)", 2, finite=False)
+    if (real.shape, real.dtype, real.device) != (fake.shape, fake.dtype, fake.device):
+        got = " and ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (real, fake))
+        raise ValueError(f"real and fake must agree in shape, type and device, got {got}")
     t = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device, generator=generator)
     x = torch.lerp(real.detach(), fake.detach(), t).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)

@@ -24,20 +24,30 @@ class SingularTriplet(NamedTuple):
     v: Tensor
 
 
-def check_matrix(weight: Tensor, name: str = "weight") -> None:
-    """Raise TypeError or ValueError unless `weight` is a finite, non-empty matrix of floating-point numbers."""
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        got = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+def check_tensor(
+    tensor: Tensor, name: str, expected: str, at_least: int, at_most: int | None = None, finite: bool = True
+) -> None:
+    """Say clearly what is wrong with an argument: the check behind all functions of this module and its neighbours.
+
+    Raises TypeError for anything but a floating-point tensor, and ValueError for one without entries, with fewer axes
+    than `at_least` or more than `at_most`, or (unless `finite` is False: looking at the entries costs time) with NaN or
+    infinite entries. The message calls the argument `name` and what it should be `expected`.
+    """
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
-    if weight.ndim != 2 or weight.numel() == 0:
-        raise ValueError(f"{name} must be a matrix (d_out x d_in) with at least one entry, got {tuple(weight.shape)}")
-    if not torch.isfinite(weight).all():
-        raise ValueError(f"{name} must be finite, but it contains {count_bad(weight)}")
+    if tensor.ndim < at_least or (at_most is not None and tensor.ndim > at_most) or tensor.numel() == 0:
+        raise ValueError(f"{name} must be {expected} with at least one entry, got {tuple(tensor.shape)}")
+    if finite and not torch.isfinite(tensor).all():
+        bad = f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
+        raise ValueError(f"{name} must be finite, but it contains {bad}")
 
 
-def count_bad(tensor: Tensor) -> str:
-    """Say how many entries of `tensor` are NaN and how many are infinite."""
-    return f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
+def check_matrix(weight: Tensor, name: str = "weight") -> None:
+    """Raise TypeError or ValueError unless `weight` is a finite, non-empty matrix, float32 or float64 (LAPACK's types)."""
+    check_tensor(weight, name, "a matrix (d_out x d_in)", 2, 2)
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {weight.dtype}: convert it with .float()")
 
 
 def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:
@@ -46,8 +56,7 @@ def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:
     A convolution's weight of shape (d_out, d_in, k, k) becomes d_out x (d_in k k), as in the paper's section 2.1.
     `dim` is the axis of the outputs: 0 for linear layers and convolutions, 1 for transposed convolutions.
     """
-    if weight.ndim < 2:
-        raise ValueError(f"a weight needs at least two axes to be read as a matrix, got shape {tuple(weight.shape)}")
+    check_tensor(weight, "weight", "a tensor of at least two axes", 2, finite=False)
     return weight.movedim(dim, 0).flatten(1)
 
 
@@ -95,8 +104,10 @@ def power_iteration(
         raise ValueError(f"n_power_iterations must be 0 or more, got {n_power_iterations}")
     if u is None:
         u = torch.randn(weight.shape[0], dtype=weight.dtype, device=weight.device, generator=generator)
-    if u.shape != weight.shape[:1] or u.dtype != weight.dtype:
-        raise ValueError(f"u must have {len(weight)} entries of {weight.dtype}, got {tuple(u.shape)} of {u.dtype}")
+    check_tensor(u, "u", "a vector (d_out)", 1, 1, finite=False)
+    if (len(u), u.dtype, u.device) != (len(weight), weight.dtype, weight.device):
+        expected, got = (f"{len(t)} entries of {t.dtype} on {t.device}" for t in (weight, u))
+        raise ValueError(f"u must have {expected} like the rows of weight, got {got}")
     if not torch.isfinite(u).all() or not u.any():
         raise ValueError("u must be finite and not zero: from the zero vector power iteration never moves")
     with torch.no_grad():
@@ -139,7 +150,7 @@ def stable_rank(weight: Tensor, dim: int = 0) -> float:
 
     Unlike the rank it hardly moves when small singular values appear. `weight`: any order >= 2, see `weight_matrix`.
     """
-    matrix = weight_matrix(weight.detach(), dim)
+    matrix = weight_matrix(weight, dim).detach()
     check_matrix(matrix)
     squared = torch.linalg.svdvals(matrix).square()
     return float(squared.sum() / squared[0]) if squared[0] > 0 else 0.0
@@ -147,7 +158,7 @@ def stable_rank(weight: Tensor, dim: int = 0) -> float:
 
 def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
     """Squared singular values, largest scaled to 1 and largest first: what the paper's Figure 3 shows."""
-    matrix = weight_matrix(weight.detach(), dim)
+    matrix = weight_matrix(weight, dim).detach()
     check_matrix(matrix)
     squared = torch.linalg.svdvals(matrix).square()
     return squared / squared[0] if squared[0] > 0 else squared
@@ -159,14 +170,15 @@ def spectra(model: nn.Module) -> dict[str, Tensor]:
     return {name: normalized_spectrum(used_weight(m), output_dim(m)) for name, m in layers.items()}
 
 
-def _check_kernel(weight: Tensor, input_size: tuple[int, int], padding: int | tuple[int, int] = 0) -> None:
-    if weight.ndim != 4:
-        raise ValueError(f"a 2-D convolution's weight has shape (d_out, d_in, k, k), got {tuple(weight.shape)}")
+def _check_kernel(weight: Tensor, input_size: tuple[int, int], padding=0, stride=1) -> None:
+    check_tensor(weight, "weight", "the weight of a 2-D convolution, (d_out, d_in, k, k),", 4, 4)
     check_matrix(weight.flatten(1))
-    if not isinstance(input_size, (tuple, list)) or len(input_size) != 2 or min(input_size) < 1:
-        raise ValueError(f"input_size must be (height, width), both positive, got {input_size}")
-    pads = (padding, padding) if isinstance(padding, int) else padding
-    if min(pads) < 0 or any(k > n + 2 * p for k, n, p in zip(weight.shape[2:], input_size, pads)):
+    pads, strides = ((n, n) if isinstance(n, int) else n for n in (padding, stride))
+    for name, pair, least in (("input_size", input_size, 1), ("padding", pads, 0), ("stride", strides, 1)):
+        numbers = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+        if not numbers or min(pair) < least:
+            raise ValueError(f"{name} must be (height, width), whole numbers of at least {least}, got {pair!r}")
+    if any(k > n + 2 * p for k, n, p in zip(weight.shape[2:], input_size, pads)):
         raise ValueError(f"the kernel {tuple(weight.shape[2:])} must fit into {input_size} with padding {padding}")
 
 
@@ -184,7 +196,7 @@ def conv_norm(
     weight: (d_out, d_in, k, k); input_size: (height, width). Returns a scalar, at most the true norm and
     differentiable in `weight`. Raises ValueError for other shapes, NaN or infinite entries.
     """
-    _check_kernel(weight, input_size, padding)
+    _check_kernel(weight, input_size, padding, stride)
     x = torch.randn(1, weight.shape[1], *input_size, dtype=weight.dtype, device=weight.device, generator=generator)
     with torch.no_grad():
         x = x / x.norm()

@@ -102,6 +102,7 @@ def test_jacobian_norm_against_a_loop_over_points():
 
 def test_jacobian_norm_of_images():
     conv = nn.Conv2d(2, 3, 3, padding=1, bias=False).double()
+    conv.weight.data = gaussian(3, 2, 3, 3)
     norms = jacobian_norm(conv, gaussian(2, 2, 5, 5))
     true = conv_norm(conv.weight.detach(), (5, 5), padding=1, n_iterations=2000)
     torch.testing.assert_close(norms, true.expand(2), rtol=1e-5, atol=0)
@@ -227,17 +228,18 @@ def test_measuring_in_training_mode_moves_nothing():
 
 
 @pytest.mark.parametrize(
-    "x, message",
+    "x, error, message",
     [
-        (torch.empty(0, 3), r"non-empty batch of shape \(batch, ...\), got \(0, 3\)"),
-        (torch.empty(2, 0), r"got \(2, 0\)"),
-        (torch.ones(3), r"got \(3,\)"),
-        (torch.ones(2, 3, dtype=torch.int64), "finite floating-point"),
-        (torch.tensor([[math.nan, 1, 1]]), "finite floating-point"),
-        (torch.tensor([[math.inf, 1, 1]]), "finite floating-point"),
+        (torch.empty(0, 3), ValueError, r"batch \(batch, ...\) with at least one entry, got \(0, 3\)"),
+        (torch.empty(2, 0), ValueError, r"got \(2, 0\)"),
+        (torch.ones(3), ValueError, r"got \(3,\)"),
+        (torch.tensor([[math.nan, 1, 1]]), ValueError, "finite, but it contains 1 NaN"),
+        (torch.tensor([[math.inf, 1, 1]]), ValueError, "1 infinite"),
+        (torch.ones(2, 3, dtype=torch.int64), TypeError, "x must be a floating-point tensor, got torch.int64"),
+        ([[1.0, 2.0, 3.0]], TypeError, "got list"),
     ],
 )
-def test_bad_batches_are_named(x, message):
+def test_bad_batches_are_named(x, error, message):
     net = nn.Sequential(nn.Linear(3, 2))
     for function in (
         jacobian_norm,
@@ -246,7 +248,7 @@ def test_bad_batches_are_named(x, message):
         product_bound,
         lambda _, y: check_batch(y),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(error, match=message):
             function(net, x)
 
 
@@ -258,6 +260,8 @@ def test_wrong_input_shapes_are_named():
         product_bound(net, torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"no Jacobian at points of shape \(5,\)"):
         jacobian_norm(net, torch.ones(2, 5))
+    with pytest.raises(ValueError, match="layer 0 does not take inputs of shape .*(Double|double)"):
+        product_bound(nn.Sequential(nn.Linear(4, 3)), torch.ones(2, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), normalize(nn.Linear(3, 3), "spectral_norm")])

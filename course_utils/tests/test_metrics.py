@@ -220,12 +220,12 @@ def test_features_and_probabilities_in_batches_are_those_in_one_go(classifier):
     "bad, message",
     [
         (torch.ones(5), r"got \(5,\)"),
-        (torch.ones(1, 3), r"N at least 2.*got \(1, 3\)"),
+        (torch.ones(1, 3), r"N at least 2, got \(1, 3\)"),
         (torch.empty(0, 3), r"got \(0, 3\)"),
         (torch.empty(4, 0), r"got \(4, 0\)"),
         (torch.ones(2, 3, 4), r"got \(2, 3, 4\)"),
-        (torch.tensor([[math.nan, 0, 0], [1, 2, 3]]), "must be finite"),
-        (torch.tensor([[math.inf, 0, 0], [1, 2, 3]]), "must be finite"),
+        (torch.tensor([[math.nan, 0, 0], [1, 2, 3]]), "must be finite, but it contains 1 NaN"),
+        (torch.tensor([[math.inf, 0, 0], [1, 2, 3]]), "1 infinite"),
     ],
 )
 def test_bad_features_are_named(bad, message):
@@ -236,9 +236,35 @@ def test_bad_features_are_named(bad, message):
         frechet_distance(good, bad)
 
 
+@pytest.mark.parametrize("bad", [[[1.0, 2.0], [3.0, 4.0]], np.ones((5, 3)), torch.ones(5, 3, dtype=torch.uint8)])
+def test_numbers_of_another_type_are_named(bad):
+    message = "must be a floating-point tensor, got (list|ndarray|torch.uint8)"
+    with pytest.raises(TypeError, match="features1 " + message):
+        frechet_distance(bad, gaussian(5, 3))
+    with pytest.raises(TypeError, match="probabilities " + message):
+        inception_score(bad)
+    for function in (features_of, probabilities_of):
+        with pytest.raises(TypeError, match="images " + message):
+            function(SmallClassifier(), bad)
+
+
 def test_features_of_different_width_are_named():
-    with pytest.raises(ValueError, match="same d, got 3 and 4"):
+    with pytest.raises(ValueError, match="same d on the same device, got 3 on cpu and 4 on cpu"):
         frechet_distance(gaussian(5, 3), gaussian(5, 4))
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (4, 8, 8), (4, 64)])
+def test_bad_images_are_named(shape):
+    images, classifier = torch.zeros(shape), SmallClassifier()
+    data = Images(images, torch.zeros(len(images), dtype=torch.int64))
+    for use in (
+        lambda: features_of(classifier, images),
+        lambda: probabilities_of(classifier, images),
+        lambda: accuracy(classifier, data),
+        lambda: train_classifier(data),
+    ):
+        with pytest.raises(ValueError, match=rf"images must be a batch \(N, channels, size, size\).*\({shape[0]}, "):
+            use()
 
 
 def test_bad_gaussians_are_named():
@@ -246,6 +272,8 @@ def test_bad_gaussians_are_named():
     for bad in ((m, c, torch.zeros(3), torch.eye(3)), (m, c, torch.zeros(1), c), (m, torch.ones(2), m, c)):
         with pytest.raises(ValueError, match=r"means of shape \(d,\) and covariances of shape \(d, d\), got"):
             gaussian_frechet_distance(*bad)
+    with pytest.raises(ValueError, match="cov2 must be finite, but it contains 4 NaN"):
+        gaussian_frechet_distance(m, c, m, c * math.nan)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +285,7 @@ def test_bad_gaussians_are_named():
         (torch.ones(4), 1, r"got \(4,\)"),
         (torch.ones(4, 2), 1, "sum to 1"),
         (torch.tensor([[1.5, -0.5]]), 1, "non-negative"),
-        (torch.tensor([[math.nan, 1.0]]), 1, "non-negative and sum to 1"),
+        (torch.tensor([[math.nan, 1.0]]), 1, "finite, but it contains 1 NaN"),
         (torch.randn(4, 3), 1, "sum to 1"),
     ],
 )
@@ -266,7 +294,8 @@ def test_bad_probabilities_are_named(p, splits, message):
         inception_score(p, splits)
 
 
-@pytest.mark.parametrize("n_images, n_labels", [(0, 0), (4, 3), (0, 2)])
-def test_bad_training_data_is_named(n_images, n_labels):
-    with pytest.raises(ValueError, match=f"got {n_images} images and {n_labels} labels"):
-        train_classifier(Images(torch.zeros(n_images, 1, 8, 8), torch.zeros(n_labels, dtype=torch.int64)))
+@pytest.mark.parametrize("use", [train_classifier, lambda data: accuracy(SmallClassifier(), data)])
+@pytest.mark.parametrize("n_labels, dtype", [(3, torch.int64), (0, torch.int64), (4, torch.float32)])
+def test_bad_labels_are_named(use, n_labels, dtype):
+    with pytest.raises(ValueError, match=f"one label of torch.int64 .*got 4 images and {n_labels} labels of {dtype}"):
+        use(Images(torch.zeros(4, 1, 8, 8), torch.zeros(n_labels, dtype=dtype)))

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -371,6 +372,21 @@ def test_the_zero_matrix_stays_zero_with_a_finite_gradient_and_recovers(apply):
         assert sigma_of(layer.eval()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("born_zero", [True, False])
+def test_after_a_zero_weight_evaluation_mode_returns_the_weight_and_training_mode_recovers(born_zero):
+    later = 5 * gaussian(3, 4)
+    layer = spectral_norm(layer_with(torch.zeros(3, 4, dtype=torch.float64) if born_zero else later.clone()))
+    original = layer.parametrizations.weight.original
+    original.data.zero_()
+    assert not layer.weight.any()  # in training mode: the buffer u is zero from here on
+    original.data.copy_(later)
+    assert torch.equal(layer.eval().weight, later) and torch.equal(layer.weight, later)
+    layer.train()
+    for _ in range(50):
+        layer.weight  # noqa: B018
+    assert sigma_of(layer.eval()) == pytest.approx(1, abs=1e-6)
+
+
 def test_nan_that_appears_later_reaches_the_output_and_leaves_no_trace():
     layer, _, x = twins("Linear")
     good = layer.parametrizations.weight.original.detach().clone()
@@ -622,15 +638,15 @@ def test_bad_weights_are_named(apply):
         nn.Parameter(torch.ones(2, 2, dtype=torch.complex64)),
     )
     layer.empty, layer.scalar = nn.Parameter(torch.empty(0, 3)), nn.Parameter(torch.tensor(1.0))
-    for name, message in {
-        "gain": "Linear has no parameter or buffer named 'gain'",
-        "in_features": "no parameter or buffer named 'in_features'",
-        "whole": "whole must hold floating-point numbers, got torch.int64",
-        "complex": "got torch.complex64",
-        "empty": r"of shape \(0, 3\)",
-        "scalar": r"axis of scalar, whose shape is \(\), got 0",
-    }.items():
-        with pytest.raises(ValueError, match=message):
+    for name, error, message in [
+        ("gain", ValueError, "Linear has no parameter or buffer named 'gain'"),
+        ("in_features", ValueError, "no parameter or buffer named 'in_features'"),
+        ("whole", TypeError, "whole must be a floating-point tensor, got torch.int64"),
+        ("complex", TypeError, "got torch.complex64"),
+        ("empty", ValueError, r"at least one entry, got \(0, 3\)"),
+        ("scalar", ValueError, r"axis of scalar, whose shape is \(\), got 0"),
+    ]:
+        with pytest.raises(error, match=message):
             apply(layer, name)
     layer.weight.data[0, 0], layer.weight.data[1, 1] = math.nan, -math.inf
     with pytest.raises(ValueError, match="weight must be finite, but it contains 1 NaN and 1 infinite"):
@@ -666,15 +682,17 @@ def test_bad_clipping_is_named():
 
 
 @pytest.mark.parametrize(
-    "real, fake",
+    "real, fake, error, message",
     [
-        (torch.ones(2, 3), torch.ones(3, 3)),
-        (torch.ones(2, 3), torch.ones(2, 3).double()),
-        (torch.empty(0, 3), torch.empty(0, 3)),
-        (torch.ones(()), torch.ones(())),
-        (torch.ones(2, 3).long(), torch.ones(2, 3).long()),
+        (torch.ones(2, 3), torch.ones(3, 3), ValueError, r"agree in shape.*got \(2, 3\).* and \(3, 3\)"),
+        (torch.ones(2, 3), torch.ones(2, 3).double(), ValueError, "got .*float32 on cpu and .*float64"),
+        (torch.ones(2, 3), torch.ones(2, 3, device="meta"), ValueError, "on cpu and .* on meta"),
+        (torch.empty(0, 3), torch.empty(0, 3), ValueError, r"real must be a batch .*got \(0, 3\)"),
+        (torch.ones(2, 3), torch.ones(()), ValueError, r"fake must be a batch .*got \(\)"),
+        (torch.ones(2, 3).long(), torch.ones(2, 3), TypeError, "real must be a floating-point tensor, got torch.int64"),
+        (torch.ones(2, 3), np.ones((2, 3)), TypeError, "fake must be a floating-point tensor, got ndarray"),
     ],
 )
-def test_bad_batches_are_named(real, fake):
-    with pytest.raises(ValueError, match="non-empty batches.*got"):
+def test_bad_batches_are_named(real, fake, error, message):
+    with pytest.raises(error, match=message):
         gradient_penalty(nn.Linear(3, 1), real, fake)

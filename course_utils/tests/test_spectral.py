@@ -337,8 +337,10 @@ def test_circular_norm_on_a_larger_grid_bounds_the_zero_padded_one(d_out, d_in, 
         (torch.tensor([[1.0, math.nan], [math.inf, math.inf]]), ValueError, "1 NaN and 2 infinite"),
         (torch.ones(2, 2, dtype=torch.int64), TypeError, "floating-point tensor, got torch.int64"),
         (torch.ones(2, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
-        (np.ones((2, 2)), TypeError, "got ndarray"),
-        ([[1.0]], TypeError, "got list"),
+        (torch.ones(2, 2, dtype=torch.float16), TypeError, "float32 or float64, got torch.float16"),
+        (np.ones((2, 2)), TypeError, "weight must be a floating-point tensor, got ndarray"),
+        ([[1.0]], TypeError, "weight must be a floating-point tensor, got list"),
+        (None, TypeError, "got NoneType"),
     ],
 )
 def test_bad_matrices_are_named(bad, error, message):
@@ -347,22 +349,39 @@ def test_bad_matrices_are_named(bad, error, message):
             function(bad)
 
 
+@pytest.mark.parametrize("function", [stable_rank, normalized_spectrum, weight_matrix])
+@pytest.mark.parametrize(
+    "bad, error, message",
+    [
+        (torch.ones(3), ValueError, r"at least two axes.*got \(3,\)"),
+        (torch.ones(()), ValueError, r"got \(\)"),
+        (torch.empty(0, 3, 3, 3), ValueError, r"at least one entry, got \(0, 3, 3, 3\)"),
+        (torch.ones(2, 2, dtype=torch.int64), TypeError, "weight must be a floating-point tensor, got torch.int64"),
+        (np.ones((2, 2)), TypeError, "got ndarray"),
+        ([[1.0, 2.0]], TypeError, "got list"),
+        (nn.Linear(2, 2), TypeError, "got Linear"),
+    ],
+)
+def test_bad_weights_are_named(function, bad, error, message):
+    with pytest.raises(error, match=message):
+        function(bad)
+
+
 @pytest.mark.parametrize("function", [stable_rank, normalized_spectrum])
-def test_bad_weights_are_named(function):
+def test_weights_without_a_spectrum_are_named(function):
     with pytest.raises(ValueError, match="1 NaN and 0 infinite"):
         function(torch.tensor([[math.nan, 1.0]]))
-    with pytest.raises(ValueError, match=r"at least two axes.*\(3,\)"):
-        function(torch.ones(3))
-    with pytest.raises(TypeError, match="torch.int64"):
-        function(torch.ones(2, 2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="float32 or float64, got torch.bfloat16"):
+        function(torch.ones(2, 2, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize(
     "u, message",
     [
-        (torch.ones(3), r"2 entries of torch.float32, got \(3,\)"),
-        (torch.ones(2, 1), r"got \(2, 1\)"),
-        (torch.ones(2, dtype=torch.float64), "got .* of torch.float64"),
+        (torch.ones(3), "2 entries of torch.float32 on cpu .* got 3 entries of torch.float32 on cpu"),
+        (torch.ones(2, 1), r"vector \(d_out\).*got \(2, 1\)"),
+        (torch.ones(2, dtype=torch.float64), "got 2 entries of torch.float64"),
+        (torch.ones(2, device="meta"), "got 2 entries of torch.float32 on meta"),  # stands for a GPU
         (torch.zeros(2), "not zero"),
         (torch.tensor([1.0, math.nan]), "finite"),
     ],
@@ -370,6 +389,8 @@ def test_bad_weights_are_named(function):
 def test_bad_start_vectors_are_named(u, message):
     with pytest.raises(ValueError, match=message):
         power_iteration(torch.ones(2, 3), u)
+    with pytest.raises(TypeError, match="u must be a floating-point tensor, got list"):
+        power_iteration(torch.ones(2, 3), [1.0, 1.0])
 
 
 def test_bad_numbers_are_named():
@@ -384,12 +405,14 @@ def test_bad_numbers_are_named():
 @pytest.mark.parametrize(
     "shape, size, message",
     [
-        ((2, 3), (4, 4), r"\(d_out, d_in, k, k\), got \(2, 3\)"),
+        ((2, 3), (4, 4), r"\(d_out, d_in, k, k\), with .*got \(2, 3\)"),
         ((2, 3, 3), (4, 4), r"got \(2, 3, 3\)"),
         ((0, 3, 3, 3), (4, 4), "at least one entry"),
+        ((1, 1, 3, 3), (8.0, 8), "whole numbers"),
+        ((1, 1, 3, 3), "88", "got '88'"),
         ((1, 1, 3, 3), 8, r"\(height, width\).*got 8"),
         ((1, 1, 3, 3), (8,), "height, width"),
-        ((1, 1, 3, 3), (8, 0), "positive"),
+        ((1, 1, 3, 3), (8, 0), "at least 1, got"),
         ((1, 1, 3, 3), (8, 2), r"kernel \(3, 3\) must fit into \(8, 2\)"),
     ],
 )
@@ -398,9 +421,19 @@ def test_bad_convolutions_are_named(function, shape, size, message):
         function(torch.ones(shape), size)
 
 
-def test_bad_kernels_and_padding_are_named():
+@pytest.mark.parametrize("function", [conv_norm, conv_norm_fft])
+@pytest.mark.parametrize("bad", [np.ones((1, 1, 3, 3)), [[[[1.0]]]], torch.ones(1, 1, 3, 3, dtype=torch.int64)])
+def test_kernels_of_another_type_are_named(function, bad):
+    with pytest.raises(TypeError, match="weight must be a floating-point tensor, got (ndarray|list|torch.int64)"):
+        function(bad, (4, 4))
+
+
+def test_bad_kernels_padding_and_stride_are_named():
     with pytest.raises(ValueError, match="1 NaN"):
         conv_norm(torch.full((1, 1, 1, 1), math.nan), (4, 4))
-    with pytest.raises(ValueError, match="padding -1"):
-        conv_norm(torch.ones(1, 1, 3, 3), (4, 4), padding=-1)
+    for padding in (-1, "same", (1, 1, 1)):
+        with pytest.raises(ValueError, match=r"padding must be \(height, width\), whole numbers of at least 0, got"):
+            conv_norm(torch.ones(1, 1, 3, 3), (4, 4), padding=padding)
+    with pytest.raises(ValueError, match="stride must be .* at least 1, got"):
+        conv_norm(torch.ones(1, 1, 3, 3), (4, 4), stride=0)
     conv_norm(torch.ones(1, 1, 3, 3), (2, 2), padding=1)  # fits with its padding
