@@ -1,17 +1,17 @@
 """Figures that a reader can turn by hand: a function that draws, and a control for each of its arguments.
 
     def draw(angle=0, size=4):                  # the defaults give the figure that stands on the page
-        fig, ax = plt.subplots(figsize=(7, 3))
-        ...
+        fig, ax = plt.subplots(figsize=(7, 3))  # ...
         return fig, f"stretch {s:.3f}"          # the figure, and the numbers behind it
 
     explore(draw, alt="A circle and the ellipse ...", angle=(0, 180, 5), size=[2, 4, 8])
 
 Figure and text come first, as ordinary outputs, so a page without a kernel (GitHub, paper, slides) lacks nothing. The
-controls follow; moving one redraws both in place. ``draw`` should take at most 60 ms: compute outside what does not change,
-and read nothing that a later cell overwrites.
+controls follow; moving one redraws both. To answer within 150 ms ``draw`` computes outside what does not change, and its
+axes have few ticks (a logarithmic axis without the minor ones). It reads nothing that a later cell overwrites.
 """
 
+import gc
 import inspect
 import traceback
 import uuid
@@ -39,11 +39,12 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
     parameters = inspect.signature(draw).parameters
     if missing := [n for n in controls if n not in parameters or parameters[n].default is inspect.Parameter.empty]:
         raise TypeError(f"a control needs an argument of draw with a default value; not so: {', '.join(missing)}")
+    gc.collect()  # torch alone brings some 400,000 objects: a slider would halt for a fifth of a second
+    gc.freeze()  # now and then, while Python looks through all of them for garbage
     values = {name: parameters[name].default for name in controls}
     fig, text = draw(**values)
-    fig.canvas.draw()
-    places = [ax.get_position(original=True) for ax in fig.axes]  # later figures keep them: nothing jumps
     data, metadata = png_bundle(to_png(fig), alt)
+    places = [ax.get_position(original=True) for ax in fig.axes]  # later figures keep them: nothing jumps
     picture = display(data, metadata=metadata, raw=True, display_id=uuid.uuid4().hex)
     numbers = display({"text/plain": text}, raw=True, display_id=uuid.uuid4().hex)
     items = {n: _control(spec, values[n], (labels or {}).get(n, n.replace("_", " "))) for n, spec in controls.items()}
@@ -64,15 +65,14 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
         item.observe(redraw, "value")
     FIGURES.append((draw, items))
     box = widgets.VBox([widgets.HTML(_STYLE), *items.values()]).add_class("course-controls")
-    names = ", ".join(item.description for item in items.values())
-    note = f"[interactive: {names} - run the notebook to use the controls]"
+    note = f"[interactive: {', '.join(i.description for i in items.values())} - run the notebook to use the controls]"
     display({**box._repr_mimebundle_(), "text/plain": note}, raw=True)
 
 
 def _control(spec: tuple | list | type, value: object, label: str) -> widgets.Widget:
     wide = {"description": label, "layout": {"width": "98%"}, "style": {"description_width": "14em"}, "value": value}
     if spec is bool:
-        return widgets.Checkbox(**{**wide, "style": {"description_width": "0"}})
+        return widgets.Checkbox(**wide | {"style": {"description_width": "0"}})
     if isinstance(spec, list):
         return (widgets.Dropdown if str in map(type, spec) else widgets.SelectionSlider)(options=spec, **wide)
     whole = all(isinstance(number, int) for number in spec)

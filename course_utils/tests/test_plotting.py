@@ -69,6 +69,14 @@ def test_show_stores_the_alt_text_and_closes_the_figure(output: Page) -> None:
     assert picture(output.outputs[0]).getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_figures_of_one_size_leave_no_trace_on_each_other() -> None:
+    alone = plotting.to_png(line(2.0))
+    plotting._canvas.cache_clear()
+    for k in (1.0, 3.0):
+        assert plotting.to_png(line(k)) != alone
+    assert plotting.to_png(line(2.0)) == alone
+
+
 @pytest.mark.parametrize("alt", ["", "  "])
 def test_show_wants_an_alt_text(alt: str, output: Page) -> None:
     with pytest.raises(ValueError, match="alt text"):
