@@ -1,6 +1,7 @@
 """What a check does with a student's answer: is it of the right kind, is it near the truth, or near a known mistake?"""
 
 import math
+import sys
 
 import torch
 
@@ -89,7 +90,7 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
         if tensor.is_floating_point():
             tol = max(tol, 50 * torch.finfo(tensor.dtype).eps)
         error = min(distance(tensor, truth), distance(tensor, -truth) if up_to_sign else math.inf)
-        if error <= tol and not (truth.dim() == 0 and tensor.numel() != 1):
+        if error <= tol and not tensor.is_complex() and not (truth.dim() == 0 and tensor.numel() != 1):
             return error
         for code, (wrong, message) in (hints or {}).items():
             if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= max(tol, 1e-3):
@@ -106,8 +107,12 @@ def as_tensor(value):
     if type(value).__module__ == "numpy" and hasattr(value, "copy") and getattr(value, "dtype", "").kind in "biufc":
         value = torch.as_tensor(value.copy())  # a copy, because torch refuses negative strides
     elif isinstance(value, (int, float, complex)) and not isinstance(value, bool):
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            value = math.inf
         value = torch.as_tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else None
+    if not isinstance(value, torch.Tensor) or value.is_meta or value.is_quantized:
+        return None
+    return (value if value.layout == torch.strided else value.to_dense()).detach().cpu()
 
 
 def kind(value):

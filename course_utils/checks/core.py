@@ -28,6 +28,7 @@ Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with t
 * ``answer`` may be a class: ``layer = answer(linear)``. Errors in its methods are reported just as well; wrap what you
   call, ``guarded(layer)(x)`` or ``guarded(layer.update, none_ok=True)()``, and None and in-place changes are found too.
   ``answer.wrapped`` is the bare function or class. Networks and other objects pass through as they are.
+* ``exit()``, a raised KeyboardInterrupt and endless printing are dealt with, too; a real interrupt passes through.
 * ``raise Wrong("code", "One or two calm sentences with the hint.")`` for any other mistake that you recognise.
 * ``compare`` looks for the truth first, then for your hints (also those of another shape), then it reports shape,
   NaN or the size of the difference. So call it on the raw return value, without ``expect_tensor`` before it.
@@ -40,6 +41,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import io
 import linecache
 import os
 import pkgutil
@@ -130,9 +132,16 @@ def run(exercise_id, answer, seed=None):
     rng.seed() if seed is None else rng.manual_seed(seed)
     watchdog = Watchdog(entry.limit)
     status, code, message = "not right", "", ""
+    dtype, printed = torch.get_default_dtype(), _FirstLines(sys.stdout)
     try:
         # The notebook's random numbers stay as they were; warnings go to stdout: nbgrader gives 0 points for stderr.
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), contextlib.redirect_stderr(sys.stdout):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            _exit_raises(),
+        ):
             try:
                 watchdog.start()
                 error = entry.body(guarded(answer, inplace_ok=entry.inplace_ok), rng)
@@ -146,12 +155,16 @@ def run(exercise_id, answer, seed=None):
         code, message = "timeout", f"It was stopped after {entry.limit:g} s: slow, or an endless loop{_where(stop)}."
     except Wrong as wrong:
         code, message = wrong.code, str(wrong)
-    except (Exception, SystemExit) as error:  # SystemExit: nbgrader would take exit() for a success
+    except BaseException as error:  # SystemExit as well: nbgrader would take exit() for a success
+        if isinstance(error, KeyboardInterrupt) and watchdog.interrupted:
+            raise  # the student's own: Interrupt the kernel
         code = "raises" if _where(error) or getattr(error, "in_answer", False) else "check"
         if isinstance(error, NotImplementedError) and not error.args:  # the stub's has no message, torch's have one
             status, code = "not attempted", ""
         words = "Your code raises" if code == "raises" else "The check cannot use your answer:"
         message = f"{words} {_text(error)}{_where(error)}."
+    finally:
+        torch.set_default_dtype(dtype)
     verdicts = {
         "right": f"right{message}.",
         "not attempted": "not attempted yet.",
@@ -169,16 +182,16 @@ def guarded(function, none_ok=False, inplace_ok=False):
     def call(*args, **kwargs):
         if not inplace_ok:
             args, kwargs = _copied(args), _copied(kwargs)
-        before = [(name, tensor, tensor.detach().clone()) for name, tensor in _tensors(function, args, kwargs)]
+        before = [(name, value, _snapshot(value)) for name, value in _inputs(function, args, kwargs)]
         try:
             result = function(*args, **kwargs)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             error.in_answer = True
             raise
-        for name, tensor, copy in before:
-            same = tensor.shape == copy.shape and bool(((tensor == copy) | ((tensor != tensor) & (copy != copy))).all())
-            if not same and not inplace_ok:
-                raise Wrong("inplace", f"Your code changes its input {name} in place; use a copy, {name}.clone().")
+        for name, value, copy in before if not inplace_ok else ():
+            if not _unchanged(value, copy):
+                way = f"{name}.clone()" if isinstance(value, torch.Tensor) else f"{type(value).__name__}({name})"
+                raise Wrong("inplace", f"Your code changes its input {name} in place; use a copy, {way}.")
         if result is None and not none_ok:
             raise Wrong("none", "Your function returns nothing (None). Did you forget `return`?")
         return result
@@ -196,13 +209,16 @@ def _where(error):
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         folders = Path(frame.f_code.co_filename).parents
         course = _COURSE in folders and _COURSE / "tests" not in folders
-        if not course and not any(library in folders for library in _LIBRARIES):
+        generated = frame.f_code.co_filename.startswith(("<string>", "<frozen"))  # a dataclass's __init__, exit()
+        if not course and not generated and not any(library in folders for library in _LIBRARIES):
             text = linecache.getline(frame.f_code.co_filename, line).strip()
             return f", in line {line}" + (f" (`{text}`)" if text else "")
     return ""
 
 
 def _text(error):
+    if isinstance(error, SystemExit):
+        return "SystemExit: do not leave Python, return a result"
     text = " ".join(str(error).split()).rstrip(".")
     if len(text) > 160:
         text = text[:157].rsplit(" ", 1)[0].rstrip(" .,:;") + " ..."  # no word is cut in two
@@ -218,18 +234,19 @@ def _copied(value):
     return {key: _copied(item) for key, item in value.items()} if type(value) is dict else value
 
 
-def _tensors(function, args, kwargs):
-    """Name and tensor for each tensor among the arguments, also inside lists, tuples and dicts."""
-    try:
-        names = list(inspect.signature(function).parameters)
+def _inputs(function, args, kwargs):
+    """Name and value for each tensor, list and dict among the arguments, also for those inside others."""
+    try:  # what a layer is called with goes to its method forward
+        called = function.forward if isinstance(function, torch.nn.Module) else function
+        names = list(inspect.signature(called).parameters)
     except (TypeError, ValueError):
         names = []
     found = []
 
     def collect(name, value):
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, (torch.Tensor, list, dict)):
             found.append((name, value))
-        elif isinstance(value, dict) or (isinstance(value, (list, tuple))):
+        if isinstance(value, (list, tuple, dict)):
             for item in value.values() if isinstance(value, dict) else value:
                 collect(name, item)
 
@@ -238,3 +255,54 @@ def _tensors(function, args, kwargs):
     for name, value in kwargs.items():
         collect(name, value)
     return found
+
+
+def _snapshot(value):
+    """What ``_unchanged`` needs to know of an input as it was before the call."""
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value.copy()
+
+
+def _unchanged(value, copy):
+    """Whether a tensor has the entries, or a list or dict the very items, that it had before the call."""
+    if isinstance(value, torch.Tensor):
+        same = lambda: ((value == copy) | ((value != value) & (copy != copy))).all()
+        return value.shape == copy.shape and bool(same())
+    items, before = (list(x.items()) if isinstance(x, dict) else list(x) for x in (value, copy))
+    if isinstance(value, dict):
+        items, before = ([part for pair in pairs for part in pair] for pairs in (items, before))
+    return len(items) == len(before) and all(a is b for a, b in zip(items, before))
+
+
+class _FirstLines(io.TextIOBase):
+    """Passes the first characters on to ``stream``, says once that there is more, and drops the rest."""
+
+    def __init__(self, stream, limit=5000):
+        self.stream, self.left = stream, limit
+
+    def write(self, text):
+        if self.left > 0:
+            self.stream.write(text[: self.left])
+            self.left -= len(text)
+            if self.left <= 0:
+                self.stream.write("\n... your code prints more than is shown here.\n")
+        return len(text)
+
+    def flush(self):
+        self.stream.flush()
+
+
+@contextlib.contextmanager
+def _exit_raises():
+    """In a notebook, exit() and quit() raise nothing and shut the kernel down once the cell is over; here they raise."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+
+    def ask_exit():
+        raise SystemExit
+
+    if shell is not None:
+        shell.ask_exit = ask_exit
+    try:
+        yield
+    finally:
+        if shell is not None:
+            del shell.ask_exit

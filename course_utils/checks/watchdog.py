@@ -1,6 +1,7 @@
 """The time limit of a check, in a kernel on Linux, macOS and Windows."""
 
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -15,17 +16,18 @@ class Watchdog:
     """Stops the thread that called ``start`` when it has computed for ``seconds``, or taken 2.5 times that in all.
 
     The time to import modules does not count. A second thread keeps the time. It sends SIGINT to the main thread, and
-    that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. A real interrupt remains a
-    KeyboardInterrupt. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
+    that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. Code that catches it (a bare ``except:``
+    in an endless loop) gets it again, at last inside its ``except``, where only a second one around it could catch it. A real interrupt remains a KeyboardInterrupt, and sets
+    ``interrupted``. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
     is a single call into C that takes for ever. The second thread is gone when ``stop`` returns.
     """
 
     def __init__(self, seconds):
-        self.seconds, self.fired, self.done = seconds, False, threading.Event()
+        self.seconds, self.fired, self.interrupted, self.done = seconds, 0, False, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self):
-        self.target = threading.get_ident()
+        self.target, self.tracing = threading.get_ident(), sys.gettrace()
         self.in_main = threading.current_thread() is threading.main_thread()
         if self.in_main:
             self.previous = signal.signal(signal.SIGINT, self._interrupt)
@@ -35,6 +37,7 @@ class Watchdog:
         if not self.done.is_set() and self.thread.ident is not None:
             self.done.set()
             self.thread.join()
+            sys.settrace(self.tracing)
             if self.in_main:
                 signal.signal(signal.SIGINT, self.previous or signal.default_int_handler)
             else:
@@ -59,7 +62,7 @@ class Watchdog:
         return frame is not None
 
     def _send(self):
-        self.fired = True
+        self.fired += 1
         if not self.in_main:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.target), ctypes.py_object(TimeLimit))
         elif hasattr(signal, "pthread_kill"):
@@ -68,7 +71,22 @@ class Watchdog:
             signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number, frame):
-        if self.fired and not self.done.is_set():
+        if self.fired and not self.done.is_set() and frame.f_code is not Watchdog.stop.__code__:
+            if self.fired > 2:  # caught twice already
+                self._insist(frame)
             raise TimeLimit
         if not self.fired and callable(self.previous):
+            self.interrupted = True
             self.previous(number, frame)
+
+    def _insist(self, frame):
+        """From now on, raise TimeLimit once more in each ``except`` that has caught it."""
+
+        def trace(frame, event, argument):
+            if event == "line" and isinstance(sys.exc_info()[1], TimeLimit):
+                raise TimeLimit
+            return None if event == "call" else trace  # only the frames below, nothing that they call
+
+        sys.settrace(trace)
+        while frame is not None and not frame.f_code.co_filename.startswith(os.path.dirname(__file__)):
+            frame.f_trace, frame = trace, frame.f_back

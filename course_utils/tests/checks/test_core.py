@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import IPython
 import numpy as np
 import pytest
 import torch
@@ -114,6 +115,10 @@ def test_right_in_many_forms():
         (lambda x: x * torch.nan, "nan", "NaN or infinity"),
         (lambda x: (2 * x).tolist(), "type", "should be a tensor, but it is of type list"),
         (lambda x: 3j * x, "type", "complex"),
+        (lambda x: 2 * x + 0j, "type", "complex"),
+        (lambda x: (2 * x).to("meta"), "type", "of type Tensor"),
+        (lambda x: (3 * x).to_sparse(), "value", "is off by"),
+        (lambda x: 10**400, "shape", "should have the shape"),
         (lambda x: "2x", "type", "of type str"),
         (lambda x: True, "type", "of type bool"),
         (in_place, "inplace", "changes its input x in place"),
@@ -153,6 +158,14 @@ def test_inputs_are_copies_unless_they_carry_a_gradient():
     assert x[0] == 2
     with pytest.raises(Wrong, match="input many in place"):
         core.guarded(lambda many: in_place(many["x"]))({"x": x})
+    with pytest.raises(Wrong, match=r"input some in place; use a copy, list\(some\)"):
+        core.guarded(lambda some: some.pop())([1, 2])
+    with pytest.raises(Wrong, match="input some in place"):
+        core.guarded(lambda some: some.update(a=2) or 1)({"a": 1})
+    layer = nn.Module()
+    layer.forward = lambda weight: in_place(weight)
+    with pytest.raises(Wrong, match="input weight in place"):
+        core.guarded(layer)(x)
 
 
 def test_line_of_the_mistake_is_quoted():
@@ -224,7 +237,16 @@ def sleeping(x):
     time.sleep(100)
 
 
-@pytest.mark.parametrize("answer", [endless, endless_products, endless_catching, caught, sleeping])
+def catching_all(x):
+    while True:
+        try:
+            with torch.no_grad():
+                time.sleep(0.01)
+        except:  # noqa: E722
+            pass
+
+
+@pytest.mark.parametrize("answer", [endless, endless_products, endless_catching, caught, sleeping, catching_all])
 def test_time_limit(answer, monkeypatch):
     core.EXERCISES["99-double"].limit = 0.4
     before = signal.getsignal(signal.SIGINT)
@@ -233,7 +255,7 @@ def test_time_limit(answer, monkeypatch):
     assert found.code == "timeout" and "endless loop" in found.line
     assert time.monotonic() - start < 10
     assert threading.active_count() == 1 or not any("_watch" in thread.name for thread in threading.enumerate())
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is before and sys.gettrace() is None
 
 
 @pytest.mark.parametrize("way", ["other thread", "without pthread_kill"])
@@ -250,17 +272,54 @@ def test_time_limit_where_signals_differ(way, monkeypatch):
     assert found[0].code == "timeout"
 
 
-def test_interrupts_pass_through():
-    def interrupt(x):
-        raise KeyboardInterrupt
-
+def test_a_real_interrupt_passes_through():
     def interrupted(x):
         signal.raise_signal(signal.SIGINT)
         time.sleep(1)
 
-    for answer in (interrupt, interrupted):
-        with pytest.raises(KeyboardInterrupt):
-            core.run("99-double", answer)
+    with pytest.raises(KeyboardInterrupt):
+        core.run("99-double", interrupted)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, BaseException, SystemExit(0), RecursionError])
+def test_whatever_is_raised_becomes_a_line(error):
+    def answer(x):
+        raise error
+
+    assert outcome(answer).code == "raises"
+
+
+def test_exit_in_a_notebook_does_not_shut_it_down(monkeypatch):
+    """There exit() raises nothing: it asks the shell, which stops the kernel once the cell is over."""
+    asked = []
+    shell = type("Shell", (), {"ask_exit": lambda self: asked.append(True)})()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+
+    def leaves(x):
+        shell.ask_exit()
+        return 2 * x
+
+    assert outcome(leaves).code == "raises" and not asked and not vars(shell)
+
+
+def test_floods_of_text_are_cut(capsys):
+    def talkative(x):
+        for i in range(10_000):
+            print("step", i)
+        return 2 * x
+
+    check("99-double", talkative)
+    printed = capsys.readouterr().out
+    assert "step 9\n" in printed and "more than is shown" in printed and len(printed) < 6000
+    assert printed.endswith(f"{outcome(talkative).line}\n")
+
+
+def test_the_default_dtype_comes_back():
+    def switches(x):
+        torch.set_default_dtype(torch.float64)
+        return 2 * x
+
+    assert outcome(switches).status == "right" and torch.get_default_dtype() == torch.float32
 
 
 def test_one_line_is_printed_and_nothing_raised(capsys):
