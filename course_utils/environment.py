@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torchvision
@@ -45,9 +46,22 @@ def profile() -> Profile:
     return PROFILES[name]
 
 
+def processor() -> str:
+    """Model name of the CPU, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def environment_report() -> dict[str, str]:
     """Versions, device, threads and profile, as text by name: what a bug report or a recorded run should carry."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{processor()}, {torch.get_num_threads()} threads"
+    )
     return {
         "Python": platform.python_version(),
         "torch": torch.__version__,

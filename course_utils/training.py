@@ -1,10 +1,14 @@
-"""GAN training that reads like Algorithm 1 of Miyato et al. 2018: configuration, losses, and the two updates."""
+"""GAN training that reads like Algorithm 1 of Miyato et al. 2018: configuration, losses, and the two updates.
+
+From a terminal, without Jupyter: ``python -m course_utils.training --help`` (see command_line.py). What a run keeps on
+disk stands in runs.py, what makes it fast in fast.py, several processes in parallel.py; the loop is this one for all.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,7 @@ from .models import (
     sample_noise,
 )
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
+from .parallel import Processes
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,8 @@ class Config:
     """Everything that determines a run, with the paper's names. Defaults: the laptop scale of this course.
 
     method: one of METHODS; setting: one of SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
-    "wasserstein", None for the one the method was published with. c: clipping bound; lambda_gp, lambda_ortho: weights
-    of the penalties.
+    "wasserstein", None for the one the method was published with. steps: generator updates; decay: alpha falls
+    linearly to 0 over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
     """
 
     method: str = "spectral_norm"
@@ -63,6 +68,7 @@ class Config:
     d_z: int = 128
     batch_size: int = 64
     steps: int = 600
+    decay: bool = False
     seed: int = 0
     c: float = 0.01
     lambda_gp: float = 10.0
@@ -85,6 +91,14 @@ class Config:
         bottom_size(self.size)
         if self.adam.n_dis < 1:
             raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Config:
+        """The configuration whose `dataclasses.asdict` is `values`, as read from a file; ValueError for other names."""
+        if unknown := set(values) - {f.name for f in fields(cls)}:
+            raise ValueError(f"no configuration has the entries {', '.join(sorted(unknown))}")
+        setting = values.get("setting", "C")
+        return cls(**{**values, "setting": Setting(**setting) if isinstance(setting, dict) else setting})
 
     @property
     def adam(self) -> Setting:
@@ -157,18 +171,55 @@ def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
         return generator, normalize(discriminator, config.method)
 
 
+CURVES = ("d_loss", "g_loss", "real_score", "fake_score")  # one entry of each per generator update
+
+
 @dataclass
 class Run:
-    """A training run: its configuration, the two networks, and the curves, one entry per generator update."""
+    """A training run as it stands after `step` generator updates: networks, optimizers, random state, curves.
+
+    curves: (4, config.steps), one row for each of CURVES, on the device, filled up to `step`. seconds: time in `train`.
+    All randomness of the training comes from `rng`: its state is also the position in the data.
+    """
 
     config: Config
     generator: nn.Module
     discriminator: nn.Module
-    d_loss: list[float] = field(default_factory=list)
-    g_loss: list[float] = field(default_factory=list)
-    real_score: list[float] = field(default_factory=list)
-    fake_score: list[float] = field(default_factory=list)
+    adam_g: torch.optim.Adam
+    adam_d: torch.optim.Adam
+    rng: torch.Generator
+    curves: Tensor
+    step: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def start(cls, config: Config, device: torch.device | str = "cpu") -> Run:
+        """A run before its first update, initialised from the seed of `config`, on `device`."""
+        generator, discriminator = (model.to(device) for model in build_models(config))
+        s, options = config.adam, {"fused": True} if torch.device(device).type == "cuda" else {}
+        adam_g, adam_d = (
+            torch.optim.Adam([p for p in model.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2), **options)
+            for model in (generator, discriminator)
+        )
+        rng, curves = torch.Generator(device).manual_seed(config.seed), torch.zeros(4, config.steps, device=device)
+        return cls(config, generator, discriminator, adam_g, adam_d, rng, curves)
+
+    def curve(self, name: str) -> list[float]:
+        """One of CURVES so far, a number for each generator update."""
+        return self.curves[CURVES.index(name), : self.step].tolist()
+
+    d_loss, g_loss, real_score, fake_score = (property(lambda self, name=name: self.curve(name)) for name in CURVES)
+
+    def check_finite(self, since: int = 0) -> None:
+        """Raise FloatingPointError, naming the first update after `since` whose loss is NaN or infinite."""
+        losses = self.curves[:2, since : self.step]
+        bad = (~torch.isfinite(losses)).any(0).nonzero()
+        if len(bad):
+            first = int(bad[0])
+            raise FloatingPointError(
+                f"{self.config.method} diverged at step {since + first + 1}: D's loss {float(losses[0, first])}, "
+                f"G's loss {float(losses[1, first])}"
+            )
 
     @torch.no_grad()
     def sample(self, n: int, seed: int = 0) -> Tensor:
@@ -187,14 +238,26 @@ def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iter
         yield images[torch.randint(len(images), (batch_size,), generator=generator, device=images.device)]
 
 
+def two_passes(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of real and generated images, from a forward pass each."""
+    return discriminator(real), discriminator(fake)
+
+
 def update_discriminator(
-    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, real: Tensor, z: Tensor, rng
+    config: Config,
+    generator: nn.Module,
+    discriminator: nn.Module,
+    optimizer,
+    real: Tensor,
+    z: Tensor,
+    rng,
+    score: Callable = two_passes,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One ascent step of D on V (a descent step on its loss); returns (loss, mean real score, mean fake score)."""
     with torch.no_grad():
         fake = generator(z)
     with parametrize.cached():  # D(real) and D(fake) must see the same weight: one power iteration round for both
-        real_scores, fake_scores = discriminator(real), discriminator(fake)
+        real_scores, fake_scores = score(discriminator, real, fake)
         loss = LOSSES[config.loss_name](real_scores, fake_scores)
         if config.method in PENALIZED:
             loss = loss + config.lambda_gp * gradient_penalty(discriminator, real, fake, rng)
@@ -217,44 +280,65 @@ def update_generator(config: Config, generator: nn.Module, discriminator: nn.Mod
     return loss.detach()
 
 
-def train(config: Config, images: Tensor, callback: Callable[[int, Run], None] | None = None) -> Run:
+def train(
+    config: Config,
+    images: Tensor,
+    callback: Callable[[int, Run], object] | None = None,
+    run: Run | None = None,
+    updates: tuple[Callable, Callable] | None = None,
+) -> Run:
     """Train a GAN on images (N, channels, size, size) in [-1, 1], on the device they lie on, and return the run.
 
-    callback(step, run) is called before the first update (step 0) and after each generator update.
+    callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
+    the training ends there. run: one that was interrupted, to be continued. updates: another pair of functions in the
+    place of `update_discriminator` and `update_generator`, such as those of fast.py.
     Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
-    the step). Deterministic in `config.seed` on one machine with one number of threads.
+    the step). Deterministic in `config.seed` on one machine with one number of threads. Started by torchrun, each
+    process computes its share of every batch.
     """
+    check_images(config, images)
+    run = run or Run.start(config, images.device)
+    step_d, step_g = updates or (update_discriminator, update_generator)
+    processes = Processes(run.generator, run.discriminator)
+    real_batches = batches(images, config.batch_size, run.rng)
+    patience = 1 if images.device.type == "cpu" else 100  # to look at a loss is to wait for the GPU
+    start, before = time.perf_counter() - run.seconds, run.step
+    stopped = bool(callback) and run.step == 0 and callback(0, run) is True
+    while run.step < config.steps and not stopped:
+        set_alpha(config, run)
+        for _ in range(config.adam.n_dis):
+            real, z = next(real_batches), sample_noise(config.batch_size, config.d_z, run.rng)
+            d_loss, real_score, fake_score = step_d(
+                config, run.generator, processes.discriminator, run.adam_d, *processes.share(real, z), run.rng
+            )
+        (z,) = processes.share(sample_noise(config.batch_size, config.d_z, run.rng))
+        g_loss = step_g(config, processes.generator, run.discriminator, run.adam_g, z)
+        run.curves[:, run.step] = processes.mean(torch.stack([d_loss, g_loss, real_score, fake_score]))
+        run.step += 1
+        if run.step % patience == 0 or run.step == config.steps:
+            run.check_finite(max(before, run.step - patience))
+        run.seconds = time.perf_counter() - start
+        stopped = bool(callback) and callback(run.step, run) is True
+    return run
+
+
+def check_images(config: Config, images: Tensor) -> None:
+    """Raise ValueError unless `images` are what `config` was made for: finite float32, (N, channels, size, size)."""
     expected = (config.channels, config.size, config.size)
     if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images must be a non-empty batch of shape (N, *{expected}), got {tuple(images.shape)}")
     if images.dtype != torch.float32 or not torch.isfinite(images).all():
         raise ValueError(f"images must be finite float32 numbers in [-1, 1], got {images.dtype} or NaN")
-    generator, discriminator = (model.to(images.device) for model in build_models(config))
-    run, s = Run(config, generator, discriminator), config.adam
-    rng = torch.Generator(images.device).manual_seed(config.seed)
-    real_batches = batches(images, config.batch_size, rng)
-    adam_g = torch.optim.Adam(generator.parameters(), s.alpha, (s.beta1, s.beta2))
-    adam_d = torch.optim.Adam([p for p in discriminator.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2))
-    start = time.perf_counter()
-    if callback:
-        callback(0, run)
-    for step in range(1, config.steps + 1):
-        for _ in range(s.n_dis):
-            z = sample_noise(config.batch_size, config.d_z, rng)
-            d_loss, real_score, fake_score = update_discriminator(
-                config, generator, discriminator, adam_d, next(real_batches), z, rng
-            )
-        z = sample_noise(config.batch_size, config.d_z, rng)
-        g_loss = update_generator(config, generator, discriminator, adam_g, z)
-        for curve, value in zip(
-            (run.d_loss, run.g_loss, run.real_score, run.fake_score), (d_loss, g_loss, real_score, fake_score)
-        ):
-            curve.append(float(value))
-        if not torch.isfinite(d_loss + g_loss):
-            raise FloatingPointError(
-                f"{config.method} diverged at step {step}: D's loss {float(d_loss)}, G's loss {float(g_loss)}"
-            )
-        run.seconds = time.perf_counter() - start
-        if callback:
-            callback(step, run)
-    return run
+
+
+def set_alpha(config: Config, run: Run) -> None:
+    """Adam's step size for the next update: alpha, or what a linear decay to 0 leaves of it."""
+    for optimizer in (run.adam_g, run.adam_d):
+        for group in optimizer.param_groups:
+            group["lr"] = config.adam.alpha * (1 - run.step / config.steps if config.decay else 1)
+
+
+if __name__ == "__main__":
+    from course_utils.command_line import main
+
+    main()

@@ -1,0 +1,343 @@
+"""What a run keeps on disk: a checkpoint to go on from, and a record to look at years later.
+
+A run has a folder: ``checkpoint.pt`` (networks, optimizers, random state, curves: everything that the next update
+depends on), ``record.npz`` (configuration, environment, curves, and the measurements at some steps; small) and
+``samples.png``. Each file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.utils import save_image
+
+from .data import Images
+from .environment import environment_report
+from .metrics import features_of, frechet_distance, inception_score, probabilities_of, train_classifier
+from .models import SmallClassifier
+from .normalization import linear_layers
+from .parallel import any_process, rank
+from .spectral import output_dim, used_weight, weight_matrix
+from .training import CURVES, Config, Run, train
+
+
+class RunError(RuntimeError):
+    """A file of a run is missing, damaged, of another run, or could not be written; the message says which and why."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that becomes `path` at the end, and only if all went well: never a half-written one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.parent / f".{path.name}-{os.getpid()}"
+    try:
+        with name.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # on the disk, not only on its way, before the old file goes
+        os.replace(name, path)
+    except BaseException as error:
+        name.unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError):  # torch reports a full disk as a RuntimeError
+            kept = "the previous one is kept" if path.exists() else "there is no previous one"
+            raise RunError(f"{path} could not be written ({error}); {kept}") from error
+        raise
+
+
+# ---- checkpoints
+
+
+def save_checkpoint(run: Run, path: str | Path, extra: dict | None = None) -> None:
+    """Write everything that the rest of `run` depends on, and `extra` (tensors and plain values), to `path`.
+
+    Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, RunError if the disk refuses.
+    """
+    run.check_finite()
+    state = {
+        "config": asdict(run.config), "step": run.step, "seconds": run.seconds, "extra": extra or {},
+        "curves": run.curves[:, : run.step].cpu(), "rng": run.rng.get_state(),
+        **{part: getattr(run, part).state_dict() for part in ("generator", "discriminator", "adam_g", "adam_d")},
+    }  # fmt: skip
+    with written_whole(Path(path)) as file:
+        torch.save(state, file)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Content of a checkpoint file. Only tensors and plain values are read, never code.
+
+    Raises RunError for a missing, truncated or otherwise damaged file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RunError(f"there is no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # compares the checksum of each part
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"config", "step", "rng", "curves", "generator", "discriminator", "adam_g", "adam_d"} - set(state)
+        if missing:
+            raise RunError(f"{path} is no checkpoint of this course: it lacks {', '.join(sorted(missing))}")
+        return state
+    except (zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{path} is damaged (truncated, or not a checkpoint): {error}. Start anew, or restore it."
+        ) from error
+
+
+def load_checkpoint(
+    path: str | Path, config: Config | None = None, device: torch.device | str = "cpu"
+) -> tuple[Run, dict]:
+    """The run that `path` holds, ready to be continued by `train`, and the `extra` that was saved with it.
+
+    config: what the run should have been made with; RunError names each entry that differs.
+    """
+    state = read_checkpoint(path)
+    found = Config.from_dict(state["config"])
+    if config is not None and found != config:
+        ours, theirs = asdict(config), asdict(found)
+        differing = [f"{k} {theirs[k]!r} (asked for: {v!r})" for k, v in ours.items() if v != theirs[k]]
+        raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}")
+    run = Run.start(found, device)
+    try:
+        for part in ("generator", "discriminator", "adam_g", "adam_d"):
+            getattr(run, part).load_state_dict(state[part])
+        run.rng.set_state(state["rng"])
+        run.curves[:, : state["step"]] = state["curves"].to(device)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RunError(f"{path} does not fit the networks of its configuration on {device}: {error}") from error
+    run.step, run.seconds = state["step"], state["seconds"]
+    return run, state["extra"]
+
+
+# ---- records
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What measures samples: a small classifier and the features (N, 64) of real images that it has not seen."""
+
+    classifier: SmallClassifier
+    real_features: Tensor
+    n_samples: int = 2000
+
+
+def make_judge(data: Images, classifier: SmallClassifier | None = None, device: str = "cpu") -> Judge:
+    """A judge for labelled images: a classifier trained on the first third of them (unless one is given), and the
+    features of up to 10,000 others."""
+    images, cut = data.images, len(data.images) // 3
+    if classifier is None:
+        classifier = train_classifier(Images(images[:cut].to(device), data.labels[:cut].to(device)), epochs=2, seed=0)
+    return Judge(classifier, features_of(classifier, images[cut : cut + 10_000].to(device)))
+
+
+@torch.no_grad()
+def measure(run: Run, judge: Judge | None, n_images: int = 16) -> dict[str, Tensor]:
+    """Sample images, their Frechet distance and classifier score, and the singular values of D, as a row of a record.
+
+    images: (n_images, C, s, s), uint8, always from the same z. singular_values_k: those of the k-th weight as it is
+    used in D, largest first. distance and score (scalars) only with a judge: they belong to its classifier.
+    """
+    samples = run.sample(judge.n_samples if judge else n_images, seed=1)
+    row = {"step": torch.tensor(run.step), "images": samples[:n_images].add(1).mul(127.5).round().to(torch.uint8).cpu()}
+    if judge:
+        if torch.isfinite(samples).all():
+            row["distance"] = torch.tensor(
+                frechet_distance(judge.real_features, features_of(judge.classifier, samples))
+            )
+            row["score"] = inception_score(probabilities_of(judge.classifier, samples))[0].float().cpu()
+    for k, layer in enumerate(linear_layers(run.discriminator)):
+        matrix = weight_matrix(used_weight(layer).float(), output_dim(layer))
+        row[f"singular_values_{k}"] = torch.linalg.svdvals(matrix).cpu()
+    return row
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of a run. about: configuration, environment, command, seconds, ... as text and numbers.
+
+    arrays: the CURVES (one entry per update of G, thinned out if there are many, at the updates `curve_step`), and
+    what `measure` gives, stacked over the steps in `step`.
+    """
+
+    about: dict
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run."""
+        return Config.from_dict(self.about["config"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """An array by its name; KeyError names those that there are."""
+        if name not in self.arrays:
+            raise KeyError(f"the record has no {name!r}; it has {', '.join(self.arrays)}")
+        return self.arrays[name]
+
+    def spectra(self, at: int = -1) -> list[np.ndarray]:
+        """Squared singular values of each weight of D, largest scaled to 1, at the measurement number `at`."""
+        values = [self.arrays[f"singular_values_{k}"][at] ** 2 for k in range(self.about["layers"])]
+        return [value / value[0] if value[0] > 0 else value for value in values]
+
+
+def make_record(
+    run: Run, rows: list[dict[str, Tensor]], judge: Judge | None, command: str, n_points: int = 200
+) -> Record:
+    """Gather the record of `run` from the measurements in `rows`."""
+    thin = max(1, -(-run.step // n_points))
+    kept = slice(thin - 1, run.step, thin)  # the mean of each stretch of `thin` updates, at its last
+    curves = run.curves[:, : run.step].cpu().numpy()
+    usable = curves[:, : run.step // thin * thin].reshape(len(CURVES), -1, thin).mean(2)
+    arrays = {"curve_step": np.arange(1, run.step + 1)[kept][: usable.shape[1]], **dict(zip(CURVES, usable))}
+    for name in rows[-1] if rows else ():
+        column = torch.stack([row[name] for row in rows]).numpy()
+        arrays[name] = column.astype(np.float32) if column.dtype == np.float64 else column
+    about = {
+        "config": asdict(run.config), "description": run.config.describe(), "steps_done": run.step, "seed": run.config.seed,
+        "seconds": round(run.seconds, 2), "command": command, "environment": environment_report(),
+        "finished": time.strftime("%Y-%m-%d"), "layers": len(linear_layers(run.discriminator)), "curve_mean_over": thin,
+        "judge": f"the course's small classifier; {judge.n_samples} samples against {len(judge.real_features)} real images"
+        if judge else "none",
+    }  # fmt: skip
+    return Record(about, arrays)
+
+
+def save_record(record: Record, path: str | Path) -> None:
+    """Write a record as a compressed numpy archive; `about` lies in it as JSON. Raises RunError if the disk refuses."""
+    with written_whole(Path(path)) as file:
+        np.savez_compressed(file, about=np.array(json.dumps(record.about)), **record.arrays)
+
+
+def load_record(path: str | Path) -> Record:
+    """Read a record; RunError for a missing or damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return Record(json.loads(str(arrays.pop("about"))), arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is not a record that can be read: {error}") from error
+
+
+# ---- a run with its folder
+
+
+class Interrupt:
+    """Turns Ctrl-C, or the notebook's stop button, into a wish that the run fulfils after the update it is in.
+
+    A second one breaks off at once, as usual. Outside the main thread nothing is changed.
+    """
+
+    wanted = False
+
+    def __enter__(self) -> Interrupt:
+        self.main = threading.current_thread() is threading.main_thread()
+        if self.main:
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: object) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+    def __exit__(self, *_: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
+
+
+def progress_line(run: Run, rate: float) -> str:
+    """Where the run stands: update, updates per second, time left, losses."""
+    left = (run.config.steps - run.step) / rate if rate else 0.0
+    d_loss, g_loss = run.curves[:2, run.step - 1].tolist()
+    return (
+        f"update {run.step} of {run.config.steps}, {rate:.1f} per second, {int(left) // 60}:{int(left) % 60:02d} left; "
+        f"losses D {d_loss:.3f}, G {g_loss:.3f}"
+    )
+
+
+def train_in_folder(
+    config: Config,
+    images: Tensor,
+    folder: str | Path,
+    judge: Judge | None = None,
+    resume: bool = False,
+    n_measurements: int = 6,
+    checkpoint_every: int = 500,
+    updates: tuple[Callable, Callable] | None = None,
+    progress: float = 2.0,
+) -> Run:
+    """`train`, with everything kept in `folder`: checkpoint, record and samples; notebook and terminal both call this.
+
+    resume: go on from the checkpoint in `folder`; on the CPU the result is, bit by bit, that of a run never
+    interrupted. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
+    updates. progress: seconds between two lines that say where the run stands, 0 for none.
+    Ctrl-C ends the run after the present update, with everything written. Raises RunError when `folder` holds a run
+    already and resume is False, and for all that `load_checkpoint` refuses.
+    """
+    folder = Path(folder)
+    checkpoint, writes = folder / "checkpoint.pt", rank() == 0
+    if checkpoint.exists() and not resume:
+        raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
+    run, extra = (
+        load_checkpoint(checkpoint, config, images.device) if resume else (Run.start(config, images.device), {})
+    )
+    rows: list[dict[str, Tensor]] = extra.get("rows", [])
+    marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
+    for leftover in folder.glob(".*.pt-*") if writes else ():  # of a process that was killed while it wrote
+        leftover.unlink()
+    begun = said = time.perf_counter()
+    first = run.step
+    command = "a notebook" if "ipykernel" in sys.modules else " ".join(["python", *sys.orig_argv[1:]])
+
+    def keep() -> None:
+        if writes:
+            save_checkpoint(run, checkpoint, {"rows": rows})
+            save_record(make_record(run, rows, judge, command), folder / "record.npz")
+
+    with Interrupt() as interrupt:
+
+        def after_update(step: int, run: Run) -> bool:
+            nonlocal said
+            stop = step > 0 and any_process(interrupt.wanted)
+            if step in marks and writes:
+                rows.append(measure(run, judge))
+                with written_whole(folder / "samples.png") as file:
+                    save_image(rows[-1]["images"] / 255, file, format="png", nrow=4)
+            if step and (step % checkpoint_every == 0 or step == config.steps or stop):
+                keep()
+            now = time.perf_counter()
+            if progress and writes and step and (now - said >= progress or step == config.steps):
+                print(progress_line(run, (step - first) / (now - begun)), flush=True)
+                said = now
+            return stop
+
+        try:
+            train(config, images, after_update, run, updates)
+        except FloatingPointError as error:  # the checkpoint stays the last good one; the record tells what happened
+            if writes:
+                record = make_record(run, rows, judge, command)
+                record.about["diverged"] = str(error)
+                save_record(record, folder / "record.npz")
+            raise
+    if run.step < config.steps and writes:
+        print(
+            f"stopped after update {run.step} of {config.steps}; everything is in {folder}, to be resumed", flush=True
+        )
+    return run

@@ -1,0 +1,86 @@
+"""fast.py: the faster updates compute what the plain ones compute, and sigma stays in float32."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from test_training import TINY, images
+
+from course_utils.fast import Fast, fast_updates, used_parameters
+from course_utils.normalization import METHODS, SpectralNorm, linear_layers
+from course_utils.parallel import Processes
+from course_utils.training import Config, Run, build_models, train
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+@pytest.mark.parametrize("method", METHODS)
+def test_in_float32_the_fast_updates_agree_with_the_plain_ones(method, architecture):
+    """Compared by what the updated networks do: a single weight whose gradient is zero but for rounding may go either way."""
+    config = Config(method, "A", architecture=architecture, **{**TINY, "steps": 3})
+    plain = train(config, images())
+    fast = train(config, images(), updates=fast_updates(config, "float32"))
+    torch.testing.assert_close(plain.curves, fast.curves, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(plain.sample(8), fast.sample(8), rtol=1e-2, atol=1e-3)
+    still = Run.start(config)
+    assert (plain.sample(8) - still.sample(8)).abs().max() > 3e-3  # what is compared has moved by more than that
+
+
+@pytest.mark.parametrize("method", ["spectral_norm", "batch_norm"])
+def test_compiled_networks_agree_too(method, monkeypatch):
+    """With the backend that traces and differentiates as for a GPU, but leaves out the minutes of code generation."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    config = Config(method, "C", **{**TINY, "steps": 2})
+    plain = train(config, images())
+    fast = train(config, images(), updates=fast_updates(config, "float32", compiled=True))
+    torch.testing.assert_close(plain.curves, fast.curves, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain.sample(8), fast.sample(8), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["spectral_norm", "weight_norm", "none", "wgan_gp"])
+def test_bfloat16_is_near(method):
+    config = Config(method, "A", **{**TINY, "steps": 2})
+    plain, fast = train(config, images()), train(config, images(), updates=fast_updates(config, "bfloat16"))
+    assert not torch.equal(plain.curves, fast.curves)
+    torch.testing.assert_close(plain.curves, fast.curves, rtol=0.1, atol=0.1)
+    assert all(p.dtype == torch.float32 for p in (*fast.generator.parameters(), *fast.discriminator.parameters()))
+
+
+def test_sigma_is_computed_in_float32_and_once_for_both_batches(monkeypatch):
+    config = Config("spectral_norm", "C", **{**TINY, "steps": 1})
+    seen, forward = [], SpectralNorm.forward
+
+    def watched(self, weight):
+        seen.append((id(self), torch.is_autocast_enabled("cpu")))
+        return forward(self, weight)
+
+    monkeypatch.setattr(SpectralNorm, "forward", watched)
+    run = train(config, images(), updates=fast_updates(config, "bfloat16"))
+    layers = len(linear_layers(run.discriminator))
+    assert len(seen) == 2 * layers  # once for the update of D, once for that of G
+    assert not any(autocast for _, autocast in seen)
+
+
+def test_used_parameters_are_those_of_the_network_without_normalization():
+    config = Config("spectral_norm", **TINY)
+    _, D = build_models(config)
+    _, plain = build_models(dataclasses.replace(config, method="none"))
+    D.eval()
+    used = used_parameters(D)
+    assert used.keys() == plain.state_dict().keys()
+    x = images(3)
+    torch.testing.assert_close(torch.func.functional_call(plain, used, (x,)), D(x))
+    assert Fast(D, "bfloat16")(x).dtype == torch.float32
+
+
+def test_other_precisions_are_named():
+    with pytest.raises(ValueError, match="unknown precision 'float16'; choose one of: float32, bfloat16"):
+        fast_updates(Config(), "float16")
+
+
+def test_one_process_is_no_different_from_none():
+    _, D = build_models(Config(**TINY))
+    processes = Processes(D, D)
+    batch = images(6)
+    assert processes.discriminator is D and torch.equal(processes.share(batch)[0], batch)
+    assert torch.equal(processes.mean(batch), batch)
