@@ -22,21 +22,24 @@ import pytest
 from browser import EXERCISES, LECTURES, REPORT, ROOT, loopback_works, skip_browser
 from jupyter_client import BlockingKernelClient
 from nbval.plugin import IPyNbCell, IPyNbFile
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, TimeoutError, expect
 
 TOKEN = "course"
 RUN_ALL_LIMIT = 900  # seconds
 REDRAW_LIMIT = 15  # seconds, for a machine that is busy with something else
-LATENCY_GOAL = 150  # milliseconds from the key press to the new figure, median over all controls: printed
-LATENCY_LIMIT = 1000  # beyond this the test fails
+LATENCY_GOAL = 150  # milliseconds from the key press to the new figure, median over all moves, on two free cores
+LATENCY_LIMIT = 1.2 * LATENCY_GOAL  # beyond this, times the crowding, the test fails
 BROWSER_TEST = "test_notebook_in_the_browser"
 LATENCIES: list[float] = []
-CROWDING: list[float] = []  # how much longer a computation takes because of other programs, 1 on a machine of our own
+CROWDING: list[
+    float
+] = []  # between the moves: how much longer a computation takes because of other programs, 1 if none
 
 # Measures, in the browser: from the key press until the new figure is decoded and painted.
 STOPWATCH = """
 () => {
   window.pressed = null; window.painted = [];
+  window.seen = () => window.painted.length || document.querySelector("[data-mime-type$='jupyter.stderr']");
   document.addEventListener("keydown", () => { window.pressed = performance.now(); }, true);
   new MutationObserver(records => {
     for (const record of records) for (const node of [record.target, ...record.addedNodes]) {
@@ -257,13 +260,14 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
             for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
                 page.evaluate("window.painted = []; window.pressed = null")
                 move()
-                limit = time.monotonic() + REDRAW_LIMIT
-                while not (painted := page.evaluate("window.painted")):
-                    shown = box.evaluate(SHOWN)
-                    assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
-                    assert time.monotonic() < limit, f"{notebook.path}, {what}: no new figure after a key press"
-                    page.wait_for_timeout(20)
+                with contextlib.suppress(TimeoutError):
+                    page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
+                shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
+                assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
+                assert painted, f"{notebook.path}, {what}: no new figure after a key press"
                 latencies.append(painted[0])
+                if len(latencies) % 4 == 1:
+                    CROWDING.append(crowding())
                 seen.append(settled(what))
             assert len({s["text"] for s in seen}) > 1, (
                 f"{notebook.path}, {what}: the text never changes: {first['text']}"
@@ -280,7 +284,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
 
 
 def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Callable[[], None]]:
-    """Key presses that bring one control to its ends and back, each of which changes its value."""
+    """Key presses that bring one control to its ends and back the shorter way, each of which changes its value."""
 
     def press(key: str) -> Callable[[], None]:
         return lambda: page.keyboard.press(key)
@@ -307,13 +311,14 @@ def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Calla
         options = kernel.value(f"list({item}.options) if hasattr({item}, 'options') else None")
         low, high = (options[0], options[-1]) if options else kernel.value(f"[{item}.min, {item}.max]")
         step = None if options else kernel.value(f"{item}.step")
-        for key, end in (("Home", low), ("End", high), ("Home", low)):
-            if value() != end:
-                yield press(key)
-                assert value() == pytest.approx(end), f"{key} moves to {value()}, not to {end}"
-        count = options.index(default) if options else round((default - low) / step)
-        for _ in range(count):
-            yield press("ArrowRight")
+        above = options.index(default) if options else round((default - low) / step)
+        below = len(options) - 1 - above if options else round((high - default) / step)
+        ends = [("End", high), ("Home", low)] if above <= below else [("Home", low), ("End", high)]
+        for key, end in ends:
+            yield press(key)
+            assert value() == pytest.approx(end), f"{key} moves to {value()}, not to {end}"
+        for _ in range(min(above, below)):
+            yield press("ArrowRight" if above <= below else "ArrowLeft")
         assert value() == pytest.approx(default)
 
 
@@ -331,7 +336,7 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
             except AssertionError as error:
                 failures[notebook.path] = error
                 waiting.remove(notebook)
-            notebook.page.wait_for_timeout(200)
+            notebook.page.wait_for_timeout(300)
     return failures
 
 
@@ -395,17 +400,16 @@ def test_notebook_in_the_browser(path: Path, shelf: Callable) -> None:
     if path in LECTURES:
         assert latencies, f"{path.name} has no interactive figure"
         LATENCIES.extend(latencies)
-        CROWDING.append(crowding())
         line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
     REPORT.append(line)
 
 
 def crowding() -> float:
-    """Time on the clock over time on the processor of a computation that only computes."""
+    """Time on the clock over time on the processor of a computation about as long as the drawing of a figure."""
     clock, processor = time.perf_counter(), time.process_time()
-    while time.process_time() < processor + 0.3:
+    while (spent := time.process_time() - processor) < 0.06:
         sum(range(10_000))
-    return (time.perf_counter() - clock) / 0.3
+    return (time.perf_counter() - clock) / spent
 
 
 BROKEN = {
@@ -425,30 +429,61 @@ BROKEN = {
 }
 
 
+def figure_cells(source: str) -> list[str]:
+    """A cell with an interactive figure, and one that changes a global name."""
+    code = "import sys; sys.path.insert(0, '..')\nimport matplotlib.pyplot as plt\nfrom course_utils.interactive import explore\n"
+    return [code + source + "    return fig, f'k = {k}'\nexplore(draw, alt='A line.', k=(0, 3, 1))", "scale = 2"]
+
+
+def try_notebook(name: str, cells: list[str], chromium: Browser, lab: Lab) -> list[float]:
+    """Run All in a notebook made of these cells, move its controls. Returns the latencies."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(nb, lab.course / "notebooks" / name)
+    with OpenNotebook(chromium, lab, name) as notebook:
+        for failure in run_side_by_side([notebook]).values():
+            raise failure
+        return try_controls(notebook)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_figure_makes_this_test_fail(name: str, chromium: Browser, lab: Lab) -> None:
     source, complaint = BROKEN[name]
-    code = "import sys; sys.path.insert(0, '..')\nimport matplotlib.pyplot as plt\nfrom course_utils.interactive import explore\n"
-    code += source + "    return fig, f'k = {k}'\nexplore(draw, alt='A line.', k=(0, 3, 1))"
-    cells = [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("scale = 2")]
-    nb = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
-    nbformat.write(nb, lab.course / "notebooks" / f"{name}.ipynb")
     with pytest.raises(AssertionError, match=complaint):
-        with OpenNotebook(chromium, lab, f"{name}.ipynb") as notebook:
-            for failure in run_side_by_side([notebook]).values():
-                raise failure
-            try_controls(notebook)
+        try_notebook(f"{name}.ipynb", figure_cells(source), chromium, lab)
     lab.log.write_text("")
 
 
+def test_a_slow_figure_is_found_slow(chromium: Browser, lab: Lab) -> None:
+    source = "import time\ndef draw(k=0):\n    time.sleep(0.5)\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n"
+    latencies = try_notebook("slow_figure.ipynb", figure_cells(source), chromium, lab)
+    assert min(latencies) > 500
+    with pytest.raises(AssertionError, match="limit 180 ms"):
+        judge(latencies, [1.0])
+
+
+def judge(latencies: list[float], crowding: list[float]) -> str:
+    """What was measured, in a line. Fails if the median is beyond the limit, which grows with the crowd on the machine."""
+    median, factor = statistics.median(latencies), max(1.0, statistics.median(crowding))
+    nine_in_ten = sorted(latencies)[len(latencies) * 9 // 10]
+    line = (
+        f"from key press to new figure, {len(latencies)} moves: median {median:.0f} ms, nine in ten below "
+        f"{nine_in_ten:.0f} ms (goal {LATENCY_GOAL} ms, limit {LATENCY_LIMIT:.0f} ms, times {factor:.2f} for other programs)"
+    )
+    assert median <= LATENCY_LIMIT * factor, line
+    return line
+
+
+def test_the_limit_of_the_latency() -> None:
+    assert "median 140 ms" in judge([140.0] * 9, [1.0])
+    assert "median 300 ms" in judge([300.0] * 9, [2.0])
+    for slow, crowd in ((190.0, 1.0), (190.0, 0.5), (400.0, 2.0)):
+        with pytest.raises(AssertionError, match="median"):
+            judge([slow] * 9, [crowd])
+
+
 def test_the_figure_follows_the_key_quickly() -> None:
-    """The median over all moves in all lectures, beside its goal; on a crowded machine the limit grows with the crowd."""
+    """The median over all moves in all lectures."""
     if not LATENCIES:
         pytest.skip("no lecture was opened in a browser")
-    median, factor = statistics.median(LATENCIES), max(1.0, statistics.median(CROWDING))
-    nine_in_ten = sorted(LATENCIES)[len(LATENCIES) * 9 // 10]
-    REPORT.append(
-        f"from key press to new figure, {len(LATENCIES)} moves: median {median:.0f} ms, nine in ten below "
-        f"{nine_in_ten:.0f} ms (goal {LATENCY_GOAL} ms, limit {LATENCY_LIMIT} ms, times {factor:.2f} for other programs here)"
-    )
-    assert median <= LATENCY_LIMIT * factor, REPORT[-1]
+    REPORT.append(judge(LATENCIES, CROWDING))
