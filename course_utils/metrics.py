@@ -22,6 +22,15 @@ def _check_features(features: Tensor, name: str) -> Tensor:
     return features.detach().double()
 
 
+def _check_gaussians(**parameters: Tensor) -> None:
+    for name, tensor in parameters.items():
+        check_tensor(tensor, name, "a mean (d,) or a covariance (d, d)", 1, 2)
+    shapes = [tuple(tensor.shape) for tensor in parameters.values()]
+    d = shapes[0][0]
+    if shapes != [(d,), (d, d)] * 2:
+        raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
+
+
 def matrix_sqrt(matrix: Tensor) -> Tensor:
     """Square root of a symmetric positive semi-definite d x d matrix, by its eigenvectors."""
     values, vectors = torch.linalg.eigh(matrix)
@@ -30,11 +39,7 @@ def matrix_sqrt(matrix: Tensor) -> Tensor:
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d)."""
-    for name, tensor in {"mean1": mean1, "cov1": cov1, "mean2": mean2, "cov2": cov2}.items():
-        check_tensor(tensor, name, "a mean (d,) or a covariance (d, d)", 1, 2)
-    d, shapes = len(mean1), [tuple(t.shape) for t in (mean1, cov1, mean2, cov2)]
-    if shapes != [(d,), (d, d)] * 2:
-        raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
+    _check_gaussians(mean1=mean1, cov1=cov1, mean2=mean2, cov2=cov2)
     root = matrix_sqrt(cov1)
     # C1 C2 has the eigenvalues of the symmetric C1^{1/2} C2 C1^{1/2}: the trace of its root is what (24) asks for
     trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum()

@@ -6,11 +6,14 @@ any sigmoid, shape (batch, 1); generators return images (batch, channels, size, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .normalization import check_method
+from .spectral import check_tensor
 
 
 def bottom_size(size: int) -> tuple[int, int]:
@@ -21,6 +24,24 @@ def bottom_size(size: int) -> tuple[int, int]:
     if not 4 <= bottom <= 7:
         raise ValueError(f"size must be 4 to 7 times a power of two (such as 16, 28, 32, 48), got {size!r}")
     return bottom, halvings
+
+
+def check_input(x: Tensor, *expected: int | str) -> None:
+    """Raise TypeError or ValueError unless `x` is a non-empty batch (batch, *expected); a word stands for any number."""
+    shape = f"a batch (batch, {', '.join(map(str, expected))})"
+    check_tensor(x, "the network's input", shape, len(expected) + 1, len(expected) + 1, finite=False)
+    if any(isinstance(n, int) and n != m for n, m in zip(expected, x.shape[1:])):
+        raise ValueError(f"the network's input must be {shape}, got {tuple(x.shape)}")
+
+
+def _taking(model: nn.Sequential, *expected: int) -> nn.Sequential:
+    """`model`, which checks its input's shape from now on, before a layer deep inside complains about another one."""
+    model.register_forward_pre_hook(partial(_check_first, expected))
+    return model
+
+
+def _check_first(expected: tuple[int, ...], module: nn.Module, inputs: tuple) -> None:
+    check_input(inputs[0], *expected)
 
 
 def _without_gain(norm: nn.Module) -> nn.Module:
@@ -41,16 +62,16 @@ def cnn_discriminator(size: int = 32, channels: int = 3, width: int = 64, method
     method: "batch_norm" or "layer_norm" put that layer behind every convolution but the first; others change nothing.
     """
     check_method(method)
-    bottom, halvings = bottom_size(size)
+    c_in, (bottom, halvings) = channels, bottom_size(size)
     plan = [(width * 2**i, kernel) for i in range(halvings) for kernel in (3, 4)] + [(width * 2**halvings, 3)]
     layers: list[nn.Module] = []
     for index, (c_out, kernel) in enumerate(plan):
-        layers.append(nn.Conv2d(channels, c_out, kernel, stride=1 if kernel == 3 else 2, padding=1))
+        layers.append(nn.Conv2d(c_in, c_out, kernel, stride=1 if kernel == 3 else 2, padding=1))
         if method in FEATURE_NORMS and index > 0:
             layers.append(FEATURE_NORMS[method](c_out))
         layers.append(nn.LeakyReLU(0.1))
-        channels = c_out
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * bottom**2, 1))
+        c_in = c_out
+    return _taking(nn.Sequential(*layers, nn.Flatten(), nn.Linear(c_in * bottom**2, 1)), channels, size, size)
 
 
 def cnn_generator(size: int = 32, channels: int = 3, width: int = 64, d_z: int = 128) -> nn.Sequential:
@@ -64,7 +85,7 @@ def cnn_generator(size: int = 32, channels: int = 3, width: int = 64, d_z: int =
     for _ in range(halvings):
         layers += [nn.ConvTranspose2d(c_in, c_in // 2, 4, 2, 1), nn.BatchNorm2d(c_in // 2), nn.ReLU()]
         c_in //= 2
-    return nn.Sequential(*layers, nn.Conv2d(c_in, channels, 3, padding=1), nn.Tanh())
+    return _taking(nn.Sequential(*layers, nn.Conv2d(c_in, channels, 3, padding=1), nn.Tanh()), d_z)
 
 
 class UpBlock(nn.Module):
@@ -110,6 +131,7 @@ class ResNetDiscriminator(nn.Module):
     def __init__(self, channels: int = 3, width: int = 128, method: str = "none") -> None:
         super().__init__()
         check_method(method)
+        self.channels = channels
         self.blocks = nn.Sequential(
             DownBlock(channels, width, down=True, first=True, method=method),
             DownBlock(width, width, down=True, method=method),
@@ -120,13 +142,14 @@ class ResNetDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, s, s) -> scores (batch, 1)."""
+        check_input(x, self.channels, "s", "s")
         return self.dense(F.relu(self.blocks(x)).sum(dim=(2, 3)))
 
 
 def resnet_generator(size: int = 32, channels: int = 3, width: int = 256, d_z: int = 128) -> nn.Sequential:
     """Table 4: dense, up-sampling residual blocks of constant width, batch norm, ReLU, 3x3 convolution, tanh."""
     bottom, halvings = bottom_size(size)
-    return nn.Sequential(
+    layers = nn.Sequential(
         nn.Linear(d_z, width * bottom**2),
         nn.Unflatten(1, (width, bottom, bottom)),
         *[UpBlock(width, width) for _ in range(halvings)],
@@ -135,6 +158,7 @@ def resnet_generator(size: int = 32, channels: int = 3, width: int = 256, d_z: i
         nn.Conv2d(width, channels, 3, padding=1),
         nn.Tanh(),
     )
+    return _taking(layers, d_z)
 
 
 class SmallClassifier(nn.Module):
@@ -155,6 +179,7 @@ class SmallClassifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images (batch, channels, s, s) -> features (batch, 64)."""
+        check_input(x, self.body[0].in_channels, "s", "s")
         return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:

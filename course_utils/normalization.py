@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from .spectral import (
-    LINEAR_LAYERS,
-    TRANSPOSED_LAYERS,
     check_tensor,
+    named_layers,
     output_dim,
     power_iteration_step,
     weight_matrix,
@@ -176,7 +175,7 @@ REPARAMETRIZATIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 def linear_layers(model: nn.Module) -> list[nn.Module]:
     """All linear, convolutional and transposed convolutional layers of `model`, in order."""
-    return [m for m in model.modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)]
+    return list(named_layers(model).values())
 
 
 def normalize(model: nn.Module, method: str) -> nn.Module:
@@ -185,8 +184,8 @@ def normalize(model: nn.Module, method: str) -> nn.Module:
     The other METHODS act in the loss, after the update or in the architecture; for them the model is returned as it is.
     """
     check_method(method)
-    if method in REPARAMETRIZATIONS:
-        for layer in linear_layers(model):
+    for layer in linear_layers(model):
+        if method in REPARAMETRIZATIONS:
             REPARAMETRIZATIONS[method](layer)
     return model
 

@@ -29,7 +29,7 @@ def check_tensor(
 ) -> None:
     """Say clearly what is wrong with an argument: the check behind all functions of this module and its neighbours.
 
-    Raises TypeError for anything but a floating-point tensor, and ValueError for one without entries, with fewer axes
+    Raises TypeError for anything but a (dense) floating-point tensor, and ValueError for one without entries, with fewer axes
     than `at_least` or more than `at_most`, or (unless `finite` is False: looking at the entries costs time) with NaN or
     infinite entries. The message calls the argument `name` and what it should be `expected`.
     """
@@ -38,6 +38,8 @@ def check_tensor(
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
     if tensor.ndim < at_least or (at_most is not None and tensor.ndim > at_most) or tensor.numel() == 0:
         raise ValueError(f"{name} must be {expected} with at least one entry, got {tuple(tensor.shape)}")
+    if finite and (tensor.is_meta or tensor.layout != torch.strided):
+        raise TypeError(f"{name} must be a dense tensor with data, got {tensor.layout} on {tensor.device}")
     if finite and not torch.isfinite(tensor).all():
         bad = f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
         raise ValueError(f"{name} must be finite, but it contains {bad}")
@@ -164,10 +166,16 @@ def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
     return squared / squared[0] if squared[0] > 0 else squared
 
 
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """All linear, convolutional and transposed convolutional layers of `model` by name, in order; TypeError if no model."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model (torch.nn.Module), got {type(model).__name__}")
+    return {n: m for n, m in model.named_modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)}
+
+
 def spectra(model: nn.Module) -> dict[str, Tensor]:
     """Normalized spectrum of the weight each linear or convolutional layer really uses, by the layer's name."""
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)}
-    return {name: normalized_spectrum(used_weight(m), output_dim(m)) for name, m in layers.items()}
+    return {name: normalized_spectrum(used_weight(m), output_dim(m)) for name, m in named_layers(model).items()}
 
 
 def _check_kernel(weight: Tensor, input_size: tuple[int, int], padding=0, stride=1) -> None:

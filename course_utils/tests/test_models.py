@@ -1,5 +1,8 @@
 """models.py: shapes, and the paper's layer tables counted by hand."""
 
+import copy
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -224,3 +227,32 @@ def test_bad_mlp_sizes_are_named(sizes):
 def test_no_noise_is_an_error():
     with pytest.raises(ValueError, match="n must be 1 or more, got 0"):
         sample_noise(0, 3)
+
+
+@pytest.mark.parametrize(
+    "model, good, expected",
+    [
+        (cnn_discriminator(16, 1, 4), (2, 1, 16, 16), "1, 16, 16"),
+        (cnn_generator(16, 1, 4, 5), (2, 5), "5"),
+        (resnet_generator(16, 1, 4, 5), (2, 5), "5"),
+        (ResNetDiscriminator(3, 4), (2, 3, 16, 16), "3, s, s"),
+        (SmallClassifier(3), (2, 3, 16, 16), "3, s, s"),
+    ],
+)
+def test_wrong_inputs_are_named(model, good, expected):
+    model(torch.zeros(good))
+    for bad in ((2, good[1] + 1, *good[2:]), good[1:], (0, *good[1:]), (*good, 1)):
+        found = rf"input must be a batch \(batch, {expected}\).*got {re.escape(str(tuple(bad)))}"
+        with pytest.raises(ValueError, match=found):
+            model(torch.zeros(bad))
+    for bad, got in (([0.0], "list"), (torch.zeros(good, dtype=torch.int64), "torch.int64")):
+        with pytest.raises(TypeError, match="input must be a floating-point tensor, got " + got):
+            model(bad)
+
+
+def test_a_copy_still_checks_its_input_and_can_be_saved(tmp_path):
+    torch.save(cnn_discriminator(16, 1, 4), tmp_path / "model.pt")
+    copies = copy.deepcopy(cnn_discriminator(16, 1, 4)), torch.load(tmp_path / "model.pt", weights_only=False)
+    for model in copies:
+        with pytest.raises(ValueError, match=r"got \(2, 1, 28, 28\)"):
+            model(images(2, 1, 28))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils.normalization import normalize
+from course_utils.normalization import clip_weights_, normalize, orthonormal_penalty
 from course_utils.spectral import (
     check_matrix,
     conv_norm,
@@ -341,6 +341,8 @@ def test_circular_norm_on_a_larger_grid_bounds_the_zero_padded_one(d_out, d_in, 
         (np.ones((2, 2)), TypeError, "weight must be a floating-point tensor, got ndarray"),
         ([[1.0]], TypeError, "weight must be a floating-point tensor, got list"),
         (None, TypeError, "got NoneType"),
+        (torch.ones(2, 2, device="meta"), TypeError, "dense tensor with data, got torch.strided on meta"),
+        (torch.eye(2).to_sparse(), TypeError, "got torch.sparse_coo on cpu"),
     ],
 )
 def test_bad_matrices_are_named(bad, error, message):
@@ -373,6 +375,13 @@ def test_weights_without_a_spectrum_are_named(function):
         function(torch.tensor([[math.nan, 1.0]]))
     with pytest.raises(TypeError, match="float32 or float64, got torch.bfloat16"):
         function(torch.ones(2, 2, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("bad", [torch.ones(2, 2), [nn.Linear(2, 2)], None])
+def test_what_is_no_model_is_named(bad):
+    for function in (spectra, clip_weights_, orthonormal_penalty, lambda m: normalize(m, "none")):
+        with pytest.raises(TypeError, match=r"a model \(torch.nn.Module\), got (Tensor|list|NoneType)"):
+            function(bad)
 
 
 @pytest.mark.parametrize(
