@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 
 import pytest
@@ -495,3 +496,50 @@ def test_a_run_that_blows_up_is_stopped():
 def test_bad_images_are_named(bad, message):
     with pytest.raises(ValueError, match=message):
         train(Config(**TINY), bad)
+
+
+@pytest.mark.parametrize("method", ["gan_gp", "wgan_gp"])
+def test_gradient_penalty_brings_the_slope_between_the_batches_to_one(method):
+    def slope(run):
+        real, fake = images(16, seed=5), run.sample(16)
+        x = torch.lerp(real, fake, torch.rand(16, 1, 1, 1, generator=rng(3))).requires_grad_()
+        (gradient,) = torch.autograd.grad(run.discriminator(x).sum(), x)
+        return float(gradient.flatten(1).norm(dim=1).mean())
+
+    config = Config(method, Setting(5e-3, 0.5, 0.9, 5), width=4, d_z=6, batch_size=16, steps=25, seed=1)
+    slopes = []
+    train(config, images(64), lambda step, run: slopes.append(slope(run)) if step in (0, 21, 23, 25) else None)
+    assert slopes[0] < 0.1 and abs(sum(slopes[1:]) / 3 - 1) < 0.3
+
+
+def test_alpha_falls_linearly_when_asked():
+    alphas = {False: [], True: []}
+    for decay, seen in alphas.items():
+        config = Config(decay=decay, **{**TINY, "steps": 4})
+        train(config, images(), lambda step, run, seen=seen: seen.append(run.adam_g.param_groups[0]["lr"]))
+    assert alphas[False] == [2e-4] * 5
+    assert alphas[True] == pytest.approx([2e-4, 2e-4, 1.5e-4, 1e-4, 0.5e-4])  # as used in the update before
+
+
+def test_a_callback_that_returns_true_ends_the_run_and_train_goes_on_with_it():
+    config = Config(**TINY)
+    whole, part = train(config, images()), train(config, images(), lambda step, run: step == 2)
+    assert part.step == 2 and len(part.d_loss) == 2
+    assert train(config, images(), run=part) is part and part.d_loss == whole.d_loss
+    assert train(config, images(), lambda step, run: True).step == 0
+
+
+def test_a_configuration_survives_json():
+    for config in (Config("weight_norm", "F", loss="hinge", decay=True), Config(setting=Setting(1e-3, 0.0, 0.9, 2))):
+        assert Config.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    with pytest.raises(ValueError, match="no configuration has the entries depth, sigma"):
+        Config.from_dict({"sigma": 1, "depth": 2})
+
+
+def test_an_early_loss_that_was_not_finite_is_found_later():
+    """On a GPU the losses are looked at every hundred updates only: the message still names the first bad one."""
+    run = training.Run.start(Config(**TINY))
+    run.step, run.curves[1, 1] = 3, math.inf
+    with pytest.raises(FloatingPointError, match="diverged at step 2: D's loss 0.0, G's loss inf"):
+        run.check_finite()
+    run.check_finite(since=2)
