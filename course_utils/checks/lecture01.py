@@ -53,7 +53,7 @@ def _reject_underflow(value):
 @exercise("01-optimal", "the log-ratio of two Gaussians")
 def check_optimal(answer, rng):
     draws = []
-    for shape in [(5,), (4, 3), (2, 3, 2), ()]:
+    for shape in [(5,), (4, 3), (2, 3, 2), (3, 1)]:
         mean_q, mean_p = _uniform(rng, -2, 2), _uniform(rng, -2, 2)
         std_q, std_p = _uniform(rng, 0.5, 0.9), _uniform(rng, 1.2, 2)
         if len(shape) == 2:
@@ -133,10 +133,13 @@ def check_sigma(answer, rng):
         small, large = _uniform(rng, 0.2, 0.8), _uniform(rng, 1.5, 3)
         cases.append(turn(_uniform(rng, 0, 6)) @ torch.diag(torch.tensor([large, small])) @ turn(v_angle).T)
     cases += [torch.randn(2, 2, generator=rng), torch.tensor([[1.0, 1.0], [0.0, 1.0]])]
-    cases += [torch.outer(*torch.randn(2, 2, generator=rng)), 1.7 * turn(_uniform(rng, 0, 6))]
+    cases += [torch.outer(*torch.randn(2, 2, generator=rng)), 0.1 * torch.randn(2, 2, generator=rng)]
+    cases += [torch.diag(torch.tensor([0.7, _uniform(rng, 1.5, 3)]))]  # v_1 is orthogonal to the first axis
+    # Nearly a turn; for an exact one rounding may turn the formula of the hint into the root of -1e-7.
+    cases += [turn(_uniform(rng, 0, 6)) @ torch.diag(torch.tensor([1.7, 1.6])) @ turn(_uniform(rng, 0, 6))]
     for W in cases:
         s = torch.linalg.svdvals(W.double())
-        angles = torch.linspace(0, math.pi / 2, 20001, dtype=torch.float64)
+        angles = torch.linspace(0, math.pi / 2, 2001, dtype=torch.float64)
         quadrant = (W.double() @ torch.stack([angles.cos(), angles.sin()])).norm(dim=0).max()
         eigenvalue = torch.linalg.eigvals(W.double()).abs().max()
         hints = {
@@ -199,14 +202,14 @@ def check_tight(answer, rng):
     for sizes in [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:
         sigmas = [_uniform(rng, 0.3, 0.8), _uniform(rng, 1.3, 3), _uniform(rng, 0.9, 1.2)]
         weights, x = expect_tuple(answer(list(sizes), list(sigmas)), 2, "The answer")
-        weights = expect_tuple(weights, 3, "weights")
+        weights = list(expect_tuple(weights, 3, "weights"))
         for number, (W, d_in, d_out, sigma) in enumerate(zip(weights, sizes[:-1], sizes[1:], sigmas), start=1):
             if isinstance(W, torch.Tensor) and tuple(W.shape) == (d_in, d_out) != (d_out, d_in):
                 raise Wrong(
                     "transposed",
                     f"W^{number} has the shape {d_in} x {d_out}: a weight is d_out x d_in, here {d_out} x {d_in}.",
                 )
-            W = expect_tensor(W, (d_out, d_in), f"W^{number}")
+            W = weights[number - 1] = expect_tensor(W, (d_out, d_in), f"W^{number}")
             if not W.is_floating_point():
                 raise Wrong("dtype", f"W^{number} should hold floating-point numbers, not {W.dtype}.")
             frobenius = W.double().norm()
@@ -230,7 +233,7 @@ def check_tight(answer, rng):
             raise Wrong("kink", "At x = 0 every ReLU sits on its kink, where PyTorch takes the derivative 0. Choose a point "
                         "at which the hidden units are positive.")  # fmt: skip
         x = x.reshape(-1).double().requires_grad_()
-        W1, W2, W3 = (W.detach().cpu().double() for W in weights)
+        W1, W2, W3 = (W.double() for W in weights)
         h1 = W1 @ x
         h2 = W2 @ h1.relu()
         (gradient,) = torch.autograd.grad((W3 @ h2.relu()).sum(), x)

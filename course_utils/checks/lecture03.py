@@ -17,17 +17,20 @@ def _unit(x):
 def check_power(answer, rng):
     """n rounds of (18)-(19) against powers of W W^T in double precision, from the same start."""
     worst = 0.0
-    for rows, columns, n in [(6, 6, 3), (5, 5, 1), (4, 7, 2), (8, 3, 5), (1, 4, 1), (4, 1, 2)]:
+    for rows, columns, n in [(6, 6, 3), (5, 5, 1), (4, 7, 2), (8, 3, 5), (1, 4, 1), (4, 1, 2), (5, 4, 40)]:
         scale = 1.5 if rows == 5 else 0.7
         for _ in range(50):
             W = scale * torch.randn(rows, columns, generator=rng, dtype=torch.float64) / math.sqrt(columns)
+            if n == 40:  # a small gap: sigma seems to stand still long before u does
+                U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+                W = U * torch.cat([S[:1], 0.9 * S[0] * torch.tensor([1, 0.8, 0.3])]) @ Vh
             start = 3 * torch.randn(rows, generator=rng, dtype=torch.float64)
             gram = W @ W.T
             before = _unit(torch.linalg.matrix_power(gram, n - 1) @ start)
             v = _unit(W.T @ before)
             u = _unit(W @ v)
             sigma = (W @ v).norm()
-            if n < 3 or sigma < 0.97 * torch.linalg.matrix_norm(W, ord=2):
+            if n < 3 or n == 40 or sigma < 0.97 * torch.linalg.matrix_norm(W, ord=2):
                 break  # far from converged: only then do the mistakes below differ from the truth
         parts = expect_tuple(answer(W.float(), start.float(), n), 3, "The result (sigma, u, v)")
         sizes = [torch.as_tensor(part).numel() for part in parts if isinstance(part, (torch.Tensor, int, float))]
@@ -77,6 +80,10 @@ def check_power(answer, rng):
                     and distance_to(got_u, u) > 1e-4
                 ):
                     raise Wrong(code, f"That is n{m - n:+d} rounds: do exactly n.")
+        for m in range(1, n - 1):
+            early = _unit(torch.linalg.matrix_power(gram, m) @ start)
+            if distance_to(got_u, early) < 0.1 * distance_to(early, u) and distance_to(got_u, u) > 1e-4:
+                raise Wrong("early", f"That is what {m} rounds give. Do exactly n, here {n}, without stopping earlier.")
         extra = _unit(W.T @ u)
         if distance_to(got_v, extra) < 1e-4 and distance_to(v, extra) > 1e-2 and distance_to(got_u, u) < 1e-4:
             raise Wrong("extra", "u is right, but v is half a round ahead: after (19) there is no further product.")
@@ -121,14 +128,14 @@ def check_rounds(answer, rng):
         ratio = 0.3 + 0.68 * float(torch.rand((), generator=rng))
         eps = 10 ** (-1 - 7 * float(torch.rand((), generator=rng)))
         exact = math.log(eps) / (4 * math.log(ratio))
-        if abs(exact - round(exact)) < 0.02 or exact < 1.2:
+        if abs(exact - round(exact)) < 0.05 or exact < 1.2:
             continue
         rows, columns = [(4, 4), (5, 3), (3, 6)][done % 3]
         n = min(rows, columns)
         values = torch.cat([torch.tensor([1.0, ratio]), ratio * torch.rand(n - 2, generator=rng)]).double()
         left, right = (torch.linalg.qr(torch.randn(m, n, generator=rng).double()).Q for m in (rows, columns))
         scale = 10 ** (4 * float(torch.rand((), generator=rng)) - 2)
-        raw = answer(scale * left @ torch.diag(values) @ right.T, eps)
+        raw = answer((scale * left @ torch.diag(values) @ right.T).float(), eps)
         k = expect_number(raw, "The number of rounds")
         truth = math.ceil(exact)
         done += 1
@@ -170,27 +177,27 @@ def check_forward(answer, rng):
     worst = 0.0
     for training in (True, False):
         for rows, columns in [(4, 4), (3, 6), (7, 2)]:
-            W = torch.randn(rows, columns, generator=rng, dtype=torch.float64)
-            u0 = _unit(torch.randn(rows, generator=rng, dtype=torch.float64))
+            W = torch.randn(rows, columns, generator=rng).double()  # what single precision holds
+            u0 = _unit(torch.randn(rows, generator=rng)).double()
             v = _unit(W.T @ u0)
             u = _unit(W @ v) if training else u0
             sigma = u @ W @ v
-            student_w = W.clone().requires_grad_()
-            got, got_u = expect_tuple(answer(student_w, u0.clone(), training), 2, "The result (W_SN, u)")
+            student_w = W.float().requires_grad_()
+            got, got_u = expect_tuple(answer(student_w, u0.float(), training), 2, "The result (W_SN, u)")
             flat_u = expect_tensor(got_u, (rows,), "u")
             if not training and distance_to(got_u, u0) > 1e-6:
                 raise Wrong(
                     "eval-moves",
                     "In evaluation mode the returned u differs from the stored one: there u must stand still.",
                 )
-            if training and distance_to(got_u, u0) < 1e-9:
+            if training and distance_to(got_u, u0) < 1e-6:
                 raise Wrong("train-stands", "In training mode u did not move: do (21) there and return the new u.")
             if abs(float(flat_u.norm()) - 1) > 1e-4:
                 raise Wrong(
                     "length",
                     f"The returned u has the length {float(flat_u.norm()):.3g}, not 1: (21) divides by the norm of W v.",
                 )
-            compare(got_u, u, 1e-5, "u")
+            compare(got_u, u, 1e-4, "u")
             moved = _unit(W @ v)
             hints = {
                 "times": (W * sigma, "You multiply by sigma; (22) divides."),
@@ -207,25 +214,27 @@ def check_forward(answer, rng):
                 ),
                 "unnormalized": (W / (W @ v @ W @ v), "Your sigma uses a u that was not divided by its length."),
             }
-            worst = max(worst, compare(got, W / sigma, 1e-5, "W_SN", hints))
+            worst = max(worst, compare(got, W / sigma, 1e-4, "W_SN", hints))
             if isinstance(got_u, torch.Tensor) and got_u.requires_grad:
                 raise Wrong(
                     "graph", "The returned u carries a gradient: compute u and v under torch.no_grad(), or detach them."
                 )
             weights = torch.randn(rows, columns, generator=rng, dtype=torch.float64)
-            if not got.requires_grad:
+            gradient = None
+            if isinstance(got, torch.Tensor) and got.requires_grad:
+                (gradient,) = torch.autograd.grad((got * weights).sum(), student_w, allow_unused=True)
+            if gradient is None:
                 raise Wrong(
                     "detached",
-                    "No gradient reaches W through W_SN: keep the line with sigma, and the division, outside torch.no_grad().",
+                    "No gradient reaches W through W_SN: keep the line with sigma, and the division, outside torch.no_grad(), and detach nothing there.",
                 )
-            (gradient,) = torch.autograd.grad((got * weights).sum(), student_w)
             inner = (weights * W).sum() / sigma
             truth = (weights - inner * torch.outer(u, v)) / sigma
             free = W.clone().requires_grad_()
             v_free = F.normalize(free.T @ u0, dim=0)
             u_free = F.normalize(free @ v_free, dim=0) if training else u0
             (through,) = torch.autograd.grad((free / (u_free @ free @ v_free) * weights).sum(), free)
-            compare(gradient, truth, 1e-5, "The gradient in W", {
+            compare(gradient, truth, 1e-4, "The gradient in W", {
                 "sigma-constant": (weights / sigma, "The gradient treats sigma as a constant: sigma = u^T W v must depend on W, only u and v are fixed."),
                 "through": (through, "The gradient runs through u and v as well: they are constants, compute them under torch.no_grad()."),
             })  # fmt: skip
@@ -298,9 +307,7 @@ def check_topk(answer, rng):
         S = (2.0 * 0.6 ** torch.arange(n)).double() * (1 + 0.1 * torch.rand((), generator=rng, dtype=torch.float64))
         left, right = (torch.linalg.qr(torch.randn(m, n, generator=rng).double()).Q for m in (rows, columns))
         W, V = left @ torch.diag(S) @ right.T, torch.randn(columns, k, generator=rng, dtype=torch.float64)
-        value = answer(W, V, 60)
-        if isinstance(value, (list, tuple)):
-            value = torch.tensor([expect_number(x, "Each value") for x in value], dtype=torch.float64)
+        value = answer(W.float(), V.float(), 40)
         if k > 1:
             flat = expect_tensor(value, None, "The vector of values")
             if flat.shape == (k,):
@@ -407,9 +414,18 @@ def check_conv(answer, rng):
         known = [S[0], *[torch.as_tensor(value) for value, _ in hints.values()]]
         if number is not None and number.numel() == 1 and min(distance(number, value) for value in known) > 2e-3:
             for code, value in _conv_mistakes(K, start, stride, padding, 100):
-                if distance(number, value) < 1e-3:
+                if distance(number, value) < 2e-4:
                     raise Wrong(code, CONV_HINTS[code])
         worst = max(worst, compare(got, S[0], 2e-3, "The norm", hints))
+        x = start
+        for _ in range(99):
+            x = _unit(
+                F.conv_transpose2d(F.conv2d(x, K, stride=stride, padding=padding), K, stride=stride, padding=padding)
+            )
+        if float(number) < (1 - 2e-5) * float(F.conv2d(x, K, stride=stride, padding=padding).norm()):
+            raise Wrong(
+                "rounds", "Near the norm, but 99 rounds are already nearer, and 100 were asked for: do all n rounds."
+            )
     return worst
 
 

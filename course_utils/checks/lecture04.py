@@ -15,8 +15,8 @@ def matrix_of(W):
 @exercise("04-rank", "stable rank from the entries and sigma")
 def check_rank(answer, rng):
     worst = 0.0
-    for shape in [(5, 5), (4, 9), (9, 4), (6, 3, 3, 3), (4, 8, 4, 4)]:
-        scale = float(torch.rand((), generator=rng) * 3 + 0.3)
+    for shape, small in [((5, 5), 1), ((4, 9), 0.02), ((9, 4), 1), ((6, 3, 3, 3), 0.02), ((4, 8, 4, 4), 1)]:
+        scale = float(torch.rand((), generator=rng) * 3 + 0.3) * small  # a small sigma shows what is added to it
         W = scale * torch.randn(shape, generator=rng)
         s = torch.linalg.svdvals(matrix_of(W))
         sigma = float(s[0]) if len(shape) == 2 else s[0].float()  # a number or a tensor with one element
@@ -48,8 +48,8 @@ def rows_of(W, dims, root=True):
 @exercise("04-constraint", "weight normalization and its constraint (13)")
 def check_constraint(answer, rng):
     worst = 0.0
-    for shape in [(6, 6), (4, 9), (9, 4), (5, 5, 3, 3), (8, 3, 4, 4)]:
-        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3)
+    for shape, small in [((6, 6), 1), ((4, 9), 0.02), ((9, 4), 1), ((5, 5, 3, 3), 0.02), ((8, 3, 4, 4), 1)]:
+        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * small
         value = expect_tuple(answer(W), 2, "What the function returns")
         if getattr(value[1], "shape", None) == W.shape and torch.as_tensor(value[0]).numel() == 1:
             raise Wrong("order", "The normalized weight comes first, then the sum.")
@@ -150,8 +150,17 @@ def check_predict(answer, rng):
 @exercise("04-clip", "singular-value clipping")
 def check_clip(answer, rng):
     worst = 0.0
-    for d_out, d_in, share in [(5, 5, 0.4), (4, 8, 0.3), (8, 4, 0.3), (6, 6, 1.5), (1, 5, 0.2)]:
+    for d_out, d_in, share, rank in [
+        (5, 5, 0.4, 5),
+        (4, 8, 0.3, 4),
+        (8, 4, 0.3, 4),
+        (6, 6, 1.5, 6),
+        (1, 5, 0.2, 1),
+        (5, 4, 0.5, 2),
+    ]:
         W = torch.randn(d_out, d_in, generator=rng)
+        if rank < min(d_out, d_in):
+            W = W[:, :rank] @ torch.randn(rank, d_in, generator=rng)
         U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
         bound = share * float(S[0])  # share above 1: nothing to clip
         hints = {
@@ -190,8 +199,8 @@ def check_clip(answer, rng):
 @exercise("04-bug", "weight normalization of a convolution, mended")
 def check_bug(answer, rng):
     worst = 0.0
-    for shape in [(4, 4, 3, 3), (6, 2, 4, 4), (2, 6, 3, 3), (5, 1, 3, 3)]:
-        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3)
+    for shape, small in [((4, 4, 3, 3), 1), ((6, 2, 4, 4), 0.02), ((2, 6, 3, 3), 1), ((5, 1, 3, 3), 0.02)]:
+        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * small
         hints = {
             "unchanged": (rows_of(W, (2, 3), root=False), "Both mistakes are still there: look at the axes, and at what a length is."),
             "kernels": (rows_of(W, (2, 3)), "One mended: the root is there. But each small kernel still has a length of its own; a row holds all of an output's kernels."),

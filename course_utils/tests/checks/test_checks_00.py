@@ -1,5 +1,6 @@
 """Right and wrong answers to the exercises of lecture 00."""
 
+import numpy as np
 import torch
 
 from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
@@ -25,10 +26,17 @@ def by_own_range(images):
     return (images - images.min()) / (images.max() - images.min())
 
 
+class Rescale:
+    """A callable object is a function, too."""
+
+    def __call__(self, images):
+        return torch.from_numpy(np.interp(images.numpy(), [-1, 1], [0, 1]))
+
+
 CASES = [
     Case(
         "00-pixels",
-        right=[by_lerp, in_double, in_numpy],
+        right=[by_lerp, in_double, in_numpy, Rescale()],
         wrong={
             "half": lambda images: images / 2,
             "shifted": lambda images: 1 + images,

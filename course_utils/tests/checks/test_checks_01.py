@@ -223,6 +223,27 @@ def integer_weights(sizes, sigmas):
     return [W.long() for W in outer_basis(sizes, sigmas)[0]], torch.ones(sizes[0])
 
 
+# ---------------------------------------------------------------- found by trial
+
+
+def from_first_axis(W):
+    """Power iteration from the first axis, which may be orthogonal to v_1."""
+    v = torch.tensor([1.0, 0.0])
+    for _ in range(300):
+        v = W.T @ (W @ v)
+        v = v / v.norm()
+    return (W @ v).norm()
+
+
+def at_least_one(W):
+    return max(1.0, by_loop(W))
+
+
+def in_numpy(sizes, sigmas):
+    weights, x = outer_basis(sizes, sigmas)
+    return [W.numpy() for W in weights], x.numpy()
+
+
 CASES = [
     Case("01-optimal", right=[by_distributions, in_double, as_polynomial, in_loops],
          wrong={"sign": lambda *a: -by_distributions(*a), "sigmoid": lambda *a: by_distributions(*a).sigmoid(),
@@ -231,7 +252,7 @@ CASES = [
                 "half": without_half, "variance": as_variances, "squared-std": with_squared_std,
                 "no-log-std-q": plus(lambda q, p: math.log(q)), "no-log-std-p": plus(lambda q, p: -math.log(p)),
                 "two-pi": plus(lambda q, p: -math.log(2 * math.pi)), "two-pi-half": plus(lambda q, p: -math.log(2 * math.pi) / 2),
-                "two-pi-plus": plus(lambda q, p: math.log(2 * math.pi)), "two-pi-plus-half": plus(lambda q, p: math.log(2 * math.pi) / 2), "shape": lambda *a: by_distributions(*a)[None],
+                "two-pi-plus": plus(lambda q, p: math.log(2 * math.pi)), "two-pi-plus-half": plus(lambda q, p: math.log(2 * math.pi) / 2), "shape": [lambda *a: by_distributions(*a)[None], lambda *a: by_distributions(*a).squeeze()],
                 "value": [lambda x, a, b, c, d: by_distributions(x, c, b, a, d), plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
     Case("01-predict", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
@@ -241,7 +262,7 @@ CASES = [
                 "largest-entry": lambda W: W.abs().max(), "columns": lambda W: W.norm(dim=0).max(), "rows": lambda W: W.norm(dim=1).max(),
                 "sum": lambda W: torch.linalg.matrix_norm(W, ord=math.inf), "column-sum": lambda W: torch.linalg.matrix_norm(W, ord=1),
                 "nuclear": lambda W: torch.linalg.svdvals(W).sum(), "determinant": lambda W: W.det().abs().sqrt(),
-                "value": [lambda W: 3 * torch.rand(()), lambda W: 2.0], "shape": torch.linalg.svdvals}),
+                "value": [lambda W: 3 * torch.rand(()), lambda W: 2.0, from_first_axis, at_least_one], "shape": torch.linalg.svdvals}),
     Case("01-bug", right=[bound_in_double, bound_step_by_step, bound_numpy],
          wrong={"untouched": colleague, "frobenius": lambda w, s: prod(W.norm() for W in w) * s ** (len(w) - 1),
                 "activation": lambda w, s: prod(map(sigma, w)), "sum": lambda w, s: sum(map(sigma, w)) * s ** (len(w) - 1),
@@ -254,8 +275,8 @@ CASES = [
                 "zero": times_equals, "last": lambda w, s: prod(sigma(W) * s for W in w[:-1]),
                 "last-slope": lambda w, s: prod(map(sigma, w[:-1])) * s ** max(len(w) - 2, 0),
                 "last-activation": lambda w, s: prod(map(sigma, w[:-1])), "value": lambda w, s: 100 * torch.rand(()),
-                "none": lambda w, s: None}),
-    Case("01-tight", right=[outer_basis, positive_random, full_rank, negative_last],
+                "none": lambda w, s: None, "inplace": lambda w, s: prod(s * sigma(w.pop()) for _ in range(len(w))) / s}),
+    Case("01-tight", right=[in_numpy, outer_basis, positive_random, full_rank, negative_last],
          wrong={"loose": random_scaled, "frobenius": frobenius_scaled, "transposed": transposed, "dtype": integer_weights,
                 "kink": lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0], torch.zeros(sizes[0])),
                 "unit": lambda sizes, sigmas: (ones(sizes, lambda i, a, b: (a * b) ** -0.5), torch.ones(sizes[0])),

@@ -430,6 +430,63 @@ class OnlyInTraining(Layer):
         return super().forward(weight) if self.training else weight.clone()
 
 
+class DetachedInEval(Layer):
+    def forward(self, weight):
+        value = super().forward(weight)
+        u, v = self._u.clone(), self._v.clone()
+        return value if self.training else weight / (u @ weight @ v).detach()
+
+
+class KeepsItsWeight(Layer):
+    def __init__(self, weight):
+        super().__init__(weight)
+        self.kept = weight
+
+    def forward(self, weight):
+        return super().forward(self.kept)
+
+
+class CachesResult(Layer):
+    cached = None
+
+    def forward(self, weight):
+        if self.training or self.cached is None:
+            self.cached = super().forward(weight)
+        return self.cached
+
+
+class CachesSigma(Layer):
+    cached = None
+
+    def forward(self, weight):
+        if self.training or self.cached is None:
+            self.cached = weight.norm() / super().forward(weight).norm()
+        return weight / self.cached
+
+
+class AtMost(Layer):
+    """Divides only by a sigma above 1."""
+
+    def forward(self, weight):
+        super().forward(weight)
+        return weight / (self._u.clone() @ weight @ self._v.clone()).clamp(min=1)
+
+
+class Absolute(Layer):
+    def forward(self, weight):
+        super().forward(weight)
+        return weight / (self._u.clone() @ weight @ self._v.clone()).abs()
+
+
+class Bilinear(Layer):
+    """Right: sigma by torch's bilinear form."""
+
+    def forward(self, weight):
+        super().forward(weight)
+        u, v = self._u[None].clone(), self._v[None].clone()
+        return weight.div(F.bilinear(u, v, weight[None]).squeeze())
+
+
 class InPlace(Layer):
     def forward(self, weight):
         value = super().forward(weight)
@@ -583,7 +640,7 @@ CASES = [
     ),
     Case(
         "02-layer",
-        right=[Layer, TorchOrder, ByHand],
+        right=[Layer, TorchOrder, ByHand, Bilinear],
         wrong={
             "parameter": AsParameters,
             "buffer": AsAttributes,
@@ -598,7 +655,11 @@ CASES = [
             "simultaneous": Simultaneous,
             "round": Restarts,
             "clone": WithoutClone,
-            "detached": Detached,
+            "detached": [Detached, DetachedInEval],
+            "own-weight": [KeepsItsWeight, CachesResult],
+            "old-sigma": CachesSigma,
+            "small-sigma": AtMost,
+            "absolute": Absolute,
             "no-grad": AllWithoutGrad,
             "through": [ThroughVectors, GraphInBuffers],
             "number": ReturnsSigma,

@@ -115,6 +115,21 @@ def rounds_with(power, rounding=math.ceil, invert=False):
 
 
 # ---------------------------------------------------------------- 03-forward
+def power_stops_early(W, u, n):
+    sigma = 0.0
+    for _ in range(n):
+        v = F.normalize(W.T @ u, dim=0)
+        u = F.normalize(W @ v, dim=0)
+        old, sigma = sigma, u @ W @ v
+        if n > 5 and abs(sigma - old) < 1e-3:
+            break
+    return sigma, u, v
+
+
+def forward_copies(W, u, training):
+    return forward_detach(W.detach().requires_grad_(), u, training)
+
+
 def forward_detach(W, u, training):
     v = F.normalize(W.t().matmul(u), dim=0).detach()
     new = F.normalize(W.matmul(v), dim=0).detach() if training else u
@@ -225,8 +240,8 @@ def topk_deflation(W, V, n):
             v = F.normalize(W.T @ u, dim=0)
         s = u @ W @ v
         W -= s * torch.outer(u, v)
-        values.append(float(s))
-    return values
+        values.append(s)
+    return torch.stack(values)
 
 
 def topk_gram_schmidt(W, V, n):
@@ -426,6 +441,7 @@ CASES = [
             "more": lambda W, u, n: power_functional(W, u, n + 1),
             "fewer": lambda W, u, n: variant()(W, u, n - 1),
             "extra": power_extra,
+            "early": power_stops_early,
             "start": power_start,
             "squared": variant(lambda W, u, v, old: (W @ v) @ (W @ v)),
             "unit": variant(lambda W, u, v, old: u.norm()),
@@ -461,7 +477,7 @@ CASES = [
             "train-stands": forward_never_moves,
             "through": forward_through,
             "graph": forward_graph,
-            "detached": forward_no_grad,
+            "detached": [forward_no_grad, forward_copies],
             "sigma-constant": forward_sigma_constant,
             "times": forward_times,
             "old-u": forward_old_u,
@@ -498,6 +514,7 @@ CASES = [
             "matrix": lambda W, V, n: torch.diag(topk_gram(W, V, n)),
             "value": lambda W, V, n: (W @ torch.linalg.qr(V).Q).norm(dim=0),
             "inplace": topk_inplace,
+            "type": lambda W, V, n: topk_gram(W, V, n).tolist(),
         },
     ),
     Case(
@@ -523,6 +540,7 @@ CASES = [
                 conv_sqrt_flip,
             ],
             "unit": lambda K, x, stride, padding, n: (x / x.norm()).norm(),
+            "rounds": lambda K, x, stride, padding, n: 0.999 * conv_vjp(K, x, stride, padding, n),
             "value": lambda K, x, stride, padding, n: K.abs().sum(),
         },
     ),

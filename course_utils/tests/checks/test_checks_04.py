@@ -96,6 +96,13 @@ def rebuilt(change, transposed=False):
     return clip_singular_values
 
 
+def clip_by_eigenvectors(W, bound):
+    """Right unless a singular value is zero."""
+    squared, V = torch.linalg.eigh(W.T @ W)
+    S = squared.sqrt()
+    return (W @ V / S * S.clamp(max=bound)) @ V.T
+
+
 # 04-bug
 def mended(dims, root=True):
     return lambda weight: constraint(lambda W: dims, root)(weight)[0]
@@ -121,8 +128,14 @@ CASES = [
             "inverse": lambda W, sigma: sigma**2 / W.square().sum(),
             "unsquared": lambda W, sigma: sigmas(W).sum() / sigma,
             "rank": lambda W, sigma: torch.linalg.matrix_rank(W.flatten(1)),
-            "energy": lambda W, sigma: W.square().sum(),
-            "value": lambda W, sigma: W.abs().sum() / sigma**2,
+            "energy": [
+                lambda W, sigma: W.square().sum(),
+                lambda W, sigma: W.square().sum() / max(sigma, 1.0) ** 2,
+            ],
+            "value": [
+                lambda W, sigma: W.abs().sum() / sigma**2,
+                lambda W, sigma: W.square().sum() / (sigma**2 + 1e-4),
+            ],
             "type": lambda W, sigma: [W.square().sum() / sigma**2],
             "shape": lambda W, sigma: W.flatten(1).square().sum(1) / sigma**2,
         },
@@ -145,6 +158,10 @@ CASES = [
                 constraint(rows, total=lambda V, W: V.flatten(1).shape[1]),
             ],
             "first": constraint(rows, total=lambda V, W: sigmas(V)[0] ** 2),
+            "value": [
+                lambda W: (W / (W.square().sum(rows(W), keepdim=True).sqrt() + 1e-3), float(len(W))),
+                lambda W: (W / W.square().sum(rows(W), keepdim=True).sqrt().clamp(min=1), float(len(W))),
+            ],
             "order": lambda W: normalize_rows_by_f(W)[::-1],
             "inplace": in_place,
             "type": lambda W: normalize_rows_by_f(W)[0],
@@ -198,6 +215,7 @@ CASES = [
             "transposed": rebuilt(lambda S, bound: S.clamp(max=bound), transposed=True),
             "shape": lambda W, bound: torch.linalg.svdvals(W).clamp(max=bound),
             "value": rebuilt(lambda S, bound: S.clamp(max=bound) ** 2),
+            "nan": clip_by_eigenvectors,
             "none": lambda W, bound: None,
         },
     ),
@@ -214,7 +232,11 @@ CASES = [
             "keepdim": lambda weight: weight / weight.norm(dim=1),
             "budget": lambda weight: weight / weight.norm() * math.sqrt(len(weight)),
             "shape": lambda weight: weight.flatten(1) / weight.flatten(1).norm(dim=1, keepdim=True),
-            "value": mended((1, 2)),
+            "value": [
+                mended((1, 2)),
+                lambda weight: weight / weight.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1),
+                lambda weight: weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-3).sqrt(),
+            ],
         },
     ),
 ]

@@ -90,6 +90,12 @@ def penalty_vectorised(f, real, fake, t):
     return F.mse_loss(g.square().sum(dim=(1, 2, 3)).sqrt(), torch.ones(len(x)))
 
 
+def penalty_used_up(f, real, fake, t):
+    value = penalty_vectorised(f, real, fake, t)
+    value.backward()
+    return value
+
+
 def penalty_by_loop(f, real, fake, t):
     total = 0.0
     for a, b, s in zip(real, fake, t):
@@ -283,6 +289,8 @@ def frechet_with(mistake):
         gap = (x.mean(0) - y.mean(0)).square()
         gap = {"norm": gap.sum().sqrt(), "average": gap.mean(), "no-mean": 0.0}.get(mistake, gap.sum())
         root = torch.linalg.eigvals(c1 @ c2).real.clamp_min(0).sqrt().sum()
+        if mistake == "type":
+            root = torch.linalg.eigvals(c1 @ c2).sqrt().sum()
         if mistake == "entries":
             root = (c1 @ c2).abs().sqrt().trace()
         if mistake == "no-root":
@@ -320,9 +328,10 @@ def diagnose_by_median(real_score, fake_score, spread):
     gap = [float(r - f) for r, f in zip(real_score, fake_score)]
     if any(g != g or abs(g) == float("inf") for g in gap):
         return "Diverged"
-    if float(spread[-9:].median()) < 0.1:
+    n = len(gap) // 10
+    if float(spread[-n:].median()) < 0.1:
         return "collapse"
-    return "D wins" if sorted(gap[-9:])[4] > 5 else "healthy"
+    return "D wins" if sorted(gap[-n:])[n // 2] > 5 else "healthy"
 
 
 def diagnose_optimist(real_score, fake_score, spread):
@@ -354,6 +363,8 @@ def diagnose_with(
 diagnose_order = diagnose_with(winner_first=True)
 diagnose_last_gap = diagnose_with(gap_of=lambda gap: gap[-1])
 diagnose_last_spread = diagnose_with(spread_of=lambda spread: spread[-1])
+diagnose_last_ten = diagnose_with(gap_of=lambda gap: gap[-10:].mean())
+diagnose_last_fifty = diagnose_with(gap_of=lambda gap: gap[-50:].mean())
 diagnose_largest_gap = diagnose_with(gap_of=torch.max)
 diagnose_mean_of_all = diagnose_with(gap_of=lambda gap: gap.mean() * 2)
 diagnose_finite_real = diagnose_with(finite=lambda scores: torch.isfinite(scores[0]))
@@ -431,7 +442,7 @@ CASES = [
             "at-real": penalty_at_real, "at-fake": penalty_at_fake, "swapped": penalty_swapped, "one-t": penalty_one_t,
             "one-norm": penalty_one_norm, "mean-first": penalty_mean_first, "sum": penalty_sum, "square": penalty_square,
             "no-graph": [penalty_no_graph, penalty_item], "one-sided": penalty_one_sided, "unchanged": penalty_unchanged, "lambda": penalty_ten, "shape": penalty_per_image,
-            "value": penalty_wrong_axes,
+            "value": penalty_wrong_axes, "backward": penalty_used_up,
         },
     ),
     Case(
@@ -451,7 +462,7 @@ CASES = [
         "05-frechet",
         right=[frechet_by_eigenvalues, frechet_by_cholesky],
         wrong={code: frechet_with(code) for code in (
-            "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose",
+            "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose", "type",
         )},
     ),
     Case(
@@ -461,6 +472,7 @@ CASES = [
             "choice-healthy": [
                 diagnose_no_collapse, diagnose_no_winner, diagnose_no_nan, diagnose_finite_real, diagnose_finite_fake,
                 diagnose_finite_last, diagnose_finite_tenth, diagnose_only_nan, diagnose_real_small,
+                diagnose_last_ten, diagnose_last_fifty,
             ],
             "choice-D wins": [
                 diagnose_severe, diagnose_last_gap, diagnose_largest_gap, diagnose_mean_of_all, diagnose_real_alone, diagnose_order,
