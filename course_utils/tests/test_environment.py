@@ -2,12 +2,13 @@
 
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from course_utils import environment
-from course_utils.environment import PROFILES, check_versions, environment_report, profile
+from course_utils.environment import PROFILES, check_versions, environment_report, processor, profile
 from course_utils.models import bottom_size
 
 
@@ -55,8 +56,20 @@ def test_report(no_gpu):
     report = environment_report()
     assert report["Python"] == platform.python_version() and report["torch"] == torch.__version__
     assert set(report) >= {"Python", "torch", "torchvision", "system", "device", "profile"}
-    assert report["profile"] == "cpu" and report["device"] == f"CPU, {torch.get_num_threads()} threads"
+    assert report["profile"] == "cpu" and report["device"] == f"{processor()}, {torch.get_num_threads()} threads"
     assert all(isinstance(value, str) and value for value in report.values())
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("processor : 0\nmodel name\t: A CPU @ 2: GHz\nmodel name\t: B\n", "A CPU @ 2: GHz"), ("Hardware : x\n", None)],
+)
+def test_processor(text, expected, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("course_utils.environment.Path", lambda name: tmp_path / Path(name).name)
+    assert processor() == (expected or platform.processor() or platform.machine())
+    (tmp_path / "cpuinfo").unlink()  # as on macOS and Windows
+    assert processor() == (platform.processor() or platform.machine())
 
 
 @pytest.mark.parametrize("version", ["2.11.0", "2.14.1+cpu", "2.15.0", "2.15.0a0+git1234"])
