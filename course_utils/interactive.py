@@ -7,8 +7,8 @@
     explore(draw, alt="A circle and the ellipse ...", angle=(0, 180, 5), size=[2, 4, 8])
 
 Figure and text come first, as ordinary outputs, so a page without a kernel (GitHub, paper, slides) lacks nothing. The
-controls follow; moving one redraws both. To answer within 150 ms ``draw`` computes outside what does not change, and its
-axes have few ticks (a logarithmic axis without the minor ones). It reads nothing that a later cell overwrites.
+controls follow; moving one redraws both. To answer within 150 ms ``draw`` computes outside what does not change, its
+axes have few ticks (a logarithmic one no minor ones), and it reads nothing that a later cell overwrites.
 """
 
 import gc
@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from .plotting import png_bundle, to_png
 
 FIGURES: list[tuple] = []  # (draw, {name: widget}) of each figure of this session, for the browser tests
-
-_STYLE = "<style>.course-controls {--jp-widgets-font-size: 16px; --jp-widgets-inline-height: 34px}</style>"
+_STYLE = "<style>.course-controls {--jp-widgets-font-size: 16px; --jp-widgets-inline-height: 34px}"
+_STYLE += " .course-controls select {appearance: auto; background-image: none !important}</style>"  # for dark pages
 
 
 def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict | None = None, **controls) -> None:
@@ -70,7 +70,7 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
 
 
 def _control(spec: tuple | list | type, value: object, label: str) -> widgets.Widget:
-    wide = {"description": label, "layout": {"width": "98%"}, "style": {"description_width": "14em"}, "value": value}
+    wide = {"description": label, "layout": {"width": "98%"}, "style": {"description_width": "18em"}, "value": value}
     if spec is bool:
         return widgets.Checkbox(**wide | {"style": {"description_width": "0"}})
     if isinstance(spec, list):

@@ -240,6 +240,10 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
         box.scroll_into_view_if_needed()
         rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-dropdown, .widget-checkbox")
         expect(rows).to_have_count(len(controls))
+        cut = box.locator(".widget-label").evaluate_all(
+            "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.title)"
+        )
+        assert not cut, f"{notebook.path}: too long for the space beside a control: {cut}"
 
         def settled(what: str, box: Locator = box, figure: str = figure) -> dict:
             """What is shown, as soon as it is what draw gives for the controls' values."""
