@@ -21,9 +21,11 @@ def test_in_float32_the_fast_updates_agree_with_the_plain_ones(method, architect
     plain = train(config, images())
     fast = train(config, images(), updates=fast_updates(config, "float32"))
     torch.testing.assert_close(plain.curves, fast.curves, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(plain.sample(8), fast.sample(8), rtol=1e-2, atol=1e-3)
-    still = Run.start(config)
-    assert (plain.sample(8) - still.sample(8)).abs().max() > 3e-3  # what is compared has moved by more than that
+    apart, moved = (
+        (plain.sample(8) - fast.sample(8)).abs().mean(),
+        (plain.sample(8) - Run.start(config).sample(8)).abs().mean(),
+    )
+    assert apart < 0.05 * moved
 
 
 @pytest.mark.parametrize("method", ["spectral_norm", "batch_norm"])
@@ -54,8 +56,9 @@ def test_sigma_is_computed_in_float32_and_once_for_both_batches(monkeypatch):
         seen.append((id(self), torch.is_autocast_enabled("cpu")))
         return forward(self, weight)
 
+    run = Run.start(config)
     monkeypatch.setattr(SpectralNorm, "forward", watched)
-    run = train(config, images(), updates=fast_updates(config, "bfloat16"))
+    train(config, images(), run=run, updates=fast_updates(config, "bfloat16"))
     layers = len(linear_layers(run.discriminator))
     assert len(seen) == 2 * layers  # once for the update of D, once for that of G
     assert not any(autocast for _, autocast in seen)
