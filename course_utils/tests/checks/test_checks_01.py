@@ -235,6 +235,11 @@ def from_first_axis(W):
     return (W @ v).norm()
 
 
+def by_the_hint(W):
+    trace, determinant = W.square().sum(), W.det() ** 2  # those of W^T W
+    return (0.5 * (trace + (trace**2 - 4 * determinant).sqrt())).sqrt()
+
+
 def at_least_one(W):
     return max(1.0, by_loop(W))
 
@@ -256,7 +261,7 @@ CASES = [
                 "value": [lambda x, a, b, c, d: by_distributions(x, c, b, a, d), plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
     Case("01-predict", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
-    Case("01-sigma", right=[by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1)],
+    Case("01-sigma", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1)],
          wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": lambda W: torch.linalg.eigvals(W).abs().max(),
                 "smallest": lambda W: scanned(W, pick=torch.min), "quadrant": lambda W: scanned(W, 0, math.pi / 2),
                 "largest-entry": lambda W: W.abs().max(), "columns": lambda W: W.norm(dim=0).max(), "rows": lambda W: W.norm(dim=1).max(),

@@ -244,6 +244,18 @@ def topk_deflation(W, V, n):
     return torch.stack(values)
 
 
+def topk_projection(W, V, n):
+    """Each column stays orthogonal to those found before, which are kept in single precision."""
+    basis, values = torch.zeros(V.shape), torch.zeros(V.shape[1])
+    for j in range(V.shape[1]):
+        v = V[:, j]
+        for _ in range(n):
+            v = W.T @ (W @ v)
+            v = F.normalize(v - basis[:, :j] @ (basis[:, :j].T @ v), dim=0)
+        basis[:, j], values[j] = v, (W @ v).norm()
+    return values
+
+
 def topk_gram_schmidt(W, V, n):
     columns = list(V.T)
     for _ in range(n):
@@ -500,7 +512,7 @@ CASES = [
     ),
     Case(
         "03-topk",
-        right=[topk_gram, topk_diag_r, topk_deflation, topk_gram_schmidt],
+        right=[topk_gram, topk_diag_r, topk_deflation, topk_projection, topk_gram_schmidt],
         wrong={
             "no-qr": topk_no_qr,
             "late-qr": [topk_late_qr, topk_late_svd, topk_parallel],
