@@ -2,6 +2,7 @@
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -65,14 +66,31 @@ def test_links_between_pages_lead_somewhere(lecture):
         assert not missing, f"{lecture.stem} in {folder.name}: {missing}"
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
-def test_untouched_exercises_run_to_the_end(lecture):
+def run_untouched(lecture):
+    """The exercise notebook of a lecture, executed as it is."""
     nb = exercises.exercise_notebook(lecture)
     folder = exercises.NOTEBOOKS / "exercises"
     folder.mkdir(exist_ok=True)
     relaxed = {k: v for k, v in os.environ.items() if k not in ("COURSE_STRICT", "NBGRADER_EXECUTION")}
     client = NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=relaxed)
+    return nb
+
+
+@pytest.fixture(scope="module")
+def executed(request):
+    """The chosen exercise notebooks, executed two at a time: each takes one core."""
+    names = {item.name for item in request.session.items}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        chosen = [
+            lecture for lecture in LECTURES if f"test_untouched_exercises_run_to_the_end[{lecture.stem}]" in names
+        ]
+        yield {lecture: pool.submit(run_untouched, lecture) for lecture in chosen}
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_untouched_exercises_run_to_the_end(lecture, executed):
+    nb = executed[lecture].result()
     checks = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade")]
     for cell in checks:
         printed = "".join(output.get("text", output.output_type) for output in cell.outputs)
