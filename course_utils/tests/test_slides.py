@@ -18,6 +18,8 @@ from course_utils.slides import copy_mathjax, deck, main
 LOOK = r"""
 () => {
   const section = document.querySelector("section.present"), problems = [];
+  // The copy of each formula for screen readers is clipped and never seen, but some browsers count it as content.
+  section.querySelectorAll(".MJX_Assistive_MathML").forEach(e => e.style.setProperty("display", "none", "important"));
   const stage = document.getElementById("stage").getBoundingClientRect(), scale = stage.width / 1280;
   const footer = section.querySelector("footer").getBoundingClientRect();
   let right = 0, bottom = 0, left = 0, top = 0;
