@@ -244,15 +244,9 @@ def two_passes(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Te
 
 
 def update_discriminator(
-    config: Config,
-    generator: nn.Module,
-    discriminator: nn.Module,
-    optimizer,
-    real: Tensor,
-    z: Tensor,
-    rng,
+    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, real: Tensor, z: Tensor, rng,
     score: Callable = two_passes,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One ascent step of D on V (a descent step on its loss); returns (loss, mean real score, mean fake score)."""
     with torch.no_grad():
         fake = generator(z)
