@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 from torch.utils.flop_counter import FlopCounterMode
 
+from .command_line import positive
 from .environment import PROFILES, environment_report, profile
 from .fast import fast_updates
 from .models import sample_noise
 from .normalization import METHODS, linear_layers
-from .runs import written_whole
+from .runs import RunError, written_whole
 from .training import Config, Run, update_discriminator, update_generator
 
 TORCHS = "spectral_norm, torch's"
@@ -156,9 +157,9 @@ def main() -> None:
     p.add_argument("--profile", choices=PROFILES, default=here.name, help="sizes (default: %(default)s)")
     p.add_argument("--architecture", choices=("cnn", "resnet"), default="cnn")
     for name in ("size", "width", "batch-size", "channels"):
-        p.add_argument(f"--{name}", type=int, help="default: the profile's")
-    p.add_argument("--rounds", type=int, default=15, help="of turns (default: %(default)s)")
-    p.add_argument("--repeats", type=int, default=2, help="iterations in each turn (default: %(default)s)")
+        p.add_argument(f"--{name}", type=positive, help="default: the profile's")
+    p.add_argument("--rounds", type=positive, default=15, help="of turns (default: %(default)s)")
+    p.add_argument("--repeats", type=positive, default=2, help="iterations in each turn (default: %(default)s)")
     p.add_argument("--output", type=Path, help="a JSON file for the result")
     o = p.parse_args()
     sizes = PROFILES[o.profile]
@@ -166,14 +167,21 @@ def main() -> None:
         "architecture": o.architecture, "size": o.size or sizes.size, "width": o.width or sizes.width,
         "batch_size": o.batch_size or sizes.batch_size, "channels": o.channels or (1 if sizes.device == "cpu" else 3),
     }  # fmt: skip
+    try:
+        Config(**config)
+    except ValueError as error:
+        p.error(str(error))
     print(f"{config} on {environment_report()['device']}, torch {torch.__version__}", flush=True)
     result = benchmark(
         config, "cuda" if torch.cuda.is_available() and o.profile == "gpu" else "cpu", o.rounds, o.repeats
     )
     print(report(result))
     if o.output:
-        with written_whole(o.output) as file:
-            file.write(json.dumps(result, indent=1).encode())
+        try:
+            with written_whole(o.output) as file:
+                file.write(json.dumps(result, indent=1).encode())
+        except RunError as error:
+            p.exit(1, f"error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -89,8 +89,13 @@ def any_process(flag: bool) -> bool:
 
 
 def join(device: str) -> str:
-    """Join the processes that torchrun started, if it did; returns the device of this one, such as "cuda:1"."""
+    """Join the processes that torchrun started, if it did; returns the device of this one, such as "cuda:1".
+
+    Raises ValueError if there are fewer GPUs than processes.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if device == "cuda" and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+            raise ValueError(f"each process needs a GPU of its own, and torch sees {torch.cuda.device_count()} here")
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"

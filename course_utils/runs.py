@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import signal
 import sys
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,9 +33,18 @@ from .environment import environment_report
 from .metrics import features_of, frechet_distance, inception_score, probabilities_of, train_classifier
 from .models import SmallClassifier
 from .normalization import linear_layers
-from .parallel import any_process, rank
+from .parallel import any_process, rank, world_size
 from .spectral import output_dim, used_weight, weight_matrix
 from .training import CURVES, Config, Run, train
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None
+
+FILES = ("checkpoint.pt", "record.npz", "samples.png")
+NETWORKS = ("generator", "discriminator")
+PARTS = (*NETWORKS, "adam_g", "adam_d")
 
 
 class RunError(RuntimeError):
@@ -43,16 +54,17 @@ class RunError(RuntimeError):
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write into that becomes `path` at the end, and only if all went well: never a half-written one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}-{os.getpid()}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with name.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # on the disk, not only on its way, before the old file goes
         os.replace(name, path)
     except BaseException as error:
-        name.unlink(missing_ok=True)
+        with suppress(OSError):
+            name.unlink()
         if isinstance(error, OSError | RuntimeError):  # torch reports a full disk as a RuntimeError
             kept = "the previous one is kept" if path.exists() else "there is no previous one"
             raise RunError(f"{path} could not be written ({error}); {kept}") from error
@@ -62,16 +74,27 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 # ---- checkpoints
 
 
+def check_numbers(run: Run) -> None:
+    """Raise FloatingPointError if a loss so far, or a weight or buffer of the networks, is NaN or infinite."""
+    run.check_finite()
+    for part in NETWORKS:
+        for name, value in getattr(run, part).state_dict().items():
+            if not torch.isfinite(value).all():
+                raise FloatingPointError(
+                    f"{run.config.method} diverged at step {run.step}: {name} of the {part} is no longer finite"
+                )
+
+
 def save_checkpoint(run: Run, path: str | Path, extra: dict | None = None) -> None:
     """Write everything that the rest of `run` depends on, and `extra` (tensors and plain values), to `path`.
 
     Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, RunError if the disk refuses.
     """
-    run.check_finite()
+    check_numbers(run)
     state = {
         "config": asdict(run.config), "step": run.step, "seconds": run.seconds, "extra": extra or {},
         "curves": run.curves[:, : run.step].cpu(), "rng": run.rng.get_state(),
-        **{part: getattr(run, part).state_dict() for part in ("generator", "discriminator", "adam_g", "adam_d")},
+        **{part: getattr(run, part).state_dict() for part in PARTS},
     }  # fmt: skip
     with written_whole(Path(path)) as file:
         torch.save(state, file)
@@ -90,7 +113,8 @@ def read_checkpoint(path: str | Path) -> dict:
             if damaged := archive.testzip():  # compares the checksum of each part
                 raise zipfile.BadZipFile(f"checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"config", "step", "rng", "curves", "generator", "discriminator", "adam_g", "adam_d"} - set(state)
+        expected = {"config", "step", "seconds", "rng", "curves", "extra", *PARTS}
+        missing = expected - set(state if isinstance(state, dict) else ())
         if missing:
             raise RunError(f"{path} is no checkpoint of this course: it lacks {', '.join(sorted(missing))}")
         return state
@@ -110,18 +134,21 @@ def load_checkpoint(
     config: what the run should have been made with; RunError names each entry that differs.
     """
     state = read_checkpoint(path)
-    found = Config.from_dict(state["config"])
+    try:
+        found = Config.from_dict(state["config"])
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} holds a configuration that this version does not know: {error}") from error
     if config is not None and found != config:
         ours, theirs = asdict(config), asdict(found)
         differing = [f"{k} {theirs[k]!r} (asked for: {v!r})" for k, v in ours.items() if v != theirs[k]]
         raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}")
     run = Run.start(found, device)
     try:
-        for part in ("generator", "discriminator", "adam_g", "adam_d"):
+        for part in PARTS:
             getattr(run, part).load_state_dict(state[part])
         run.rng.set_state(state["rng"])
         run.curves[:, : state["step"]] = state["curves"].to(device)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} does not fit the networks of its configuration on {device}: {error}") from error
     run.step, run.seconds = state["step"], state["seconds"]
     return run, state["extra"]
@@ -153,15 +180,16 @@ def measure(run: Run, judge: Judge | None, n_images: int = 16) -> dict[str, Tens
     """Sample images, their Frechet distance and classifier score, and the singular values of D, as a row of a record.
 
     images: (n_images, C, s, s), uint8, always from the same z. singular_values_k: those of the k-th weight as it is
-    used in D, largest first. distance and score (scalars) only with a judge: they belong to its classifier.
+    used in D, largest first. distance and score (scalars) only with a judge: they belong to its classifier; NaN if a
+    sample is not finite.
     """
     samples = run.sample(judge.n_samples if judge else n_images, seed=1)
     row = {"step": torch.tensor(run.step), "images": samples[:n_images].add(1).mul(127.5).round().to(torch.uint8).cpu()}
     if judge:
+        row["distance"] = row["score"] = torch.tensor(torch.nan)
         if torch.isfinite(samples).all():
-            row["distance"] = torch.tensor(
-                frechet_distance(judge.real_features, features_of(judge.classifier, samples))
-            )
+            distance = frechet_distance(judge.real_features, features_of(judge.classifier, samples))
+            row["distance"] = torch.tensor(distance, dtype=torch.float32)
             row["score"] = inception_score(probabilities_of(judge.classifier, samples))[0].float().cpu()
     for k, layer in enumerate(linear_layers(run.discriminator)):
         matrix = weight_matrix(used_weight(layer).float(), output_dim(layer))
@@ -206,13 +234,13 @@ def make_record(
     curves = run.curves[:, : run.step].cpu().numpy()
     usable = curves[:, : run.step // thin * thin].reshape(len(CURVES), -1, thin).mean(2)
     arrays = {"curve_step": np.arange(1, run.step + 1)[kept][: usable.shape[1]], **dict(zip(CURVES, usable))}
-    for name in rows[-1] if rows else ():
-        column = torch.stack([row[name] for row in rows]).numpy()
-        arrays[name] = column.astype(np.float32) if column.dtype == np.float64 else column
+    for name in dict.fromkeys(name for row in rows for name in row):  # a judge may have come or gone with a resumption
+        arrays[name] = torch.stack([row.get(name, torch.tensor(torch.nan)) for row in rows]).numpy()
     about = {
         "config": asdict(run.config), "description": run.config.describe(), "steps_done": run.step, "seed": run.config.seed,
         "seconds": round(run.seconds, 2), "command": command, "environment": environment_report(),
         "finished": time.strftime("%Y-%m-%d"), "layers": len(linear_layers(run.discriminator)), "curve_mean_over": thin,
+        "processes": world_size(),
         "judge": f"the course's small classifier; {judge.n_samples} samples against {len(judge.real_features)} real images"
         if judge else "none",
     }  # fmt: skip
@@ -239,17 +267,17 @@ def load_record(path: str | Path) -> Record:
 
 
 class Interrupt:
-    """Turns Ctrl-C, or the notebook's stop button, into a wish that the run fulfils after the update it is in.
+    """Turns Ctrl-C, the notebook's stop button or SIGTERM into a wish that the run fulfils after the update it is in.
 
-    A second one breaks off at once, as usual. Outside the main thread nothing is changed.
+    A second one breaks off at once, with KeyboardInterrupt. Outside the main thread nothing is changed.
     """
 
     wanted = False
 
     def __enter__(self) -> Interrupt:
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main:
-            self.before = signal.signal(signal.SIGINT, self._note)
+        main = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+        self.before = {number: signal.signal(number, self._note) for number in signals}
         return self
 
     def _note(self, *_: object) -> None:
@@ -258,8 +286,39 @@ class Interrupt:
         self.wanted = True
 
     def __exit__(self, *_: object) -> None:
-        if self.main:
-            signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep other processes from training in it; the system lifts that when this one ends or is killed.
+
+    Raises RunError if the folder cannot be made or another process trains there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY) if fcntl else -1
+    except OSError as error:
+        raise RunError(f"{folder} cannot be the folder of a run ({error})") from error
+    try:
+        if fcntl:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        raise RunError(f"another process is training in {folder}; wait for it, or choose another folder") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        if fcntl:
+            os.close(place)
+
+
+def fingerprint(images: Tensor) -> list[int]:
+    """Number of images (N, ...), and a checksum of up to a thousand of them: enough to tell one data set from another."""
+    return [len(images), zlib.crc32(images[:: -(-len(images) // 1000)].cpu().numpy().tobytes())]
 
 
 def progress_line(run: Run, rate: float) -> str:
@@ -287,40 +346,49 @@ def train_in_folder(
 
     resume: go on from the checkpoint in `folder`; on the CPU the result is, bit by bit, that of a run never
     interrupted. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
-    updates. progress: seconds between two lines that say where the run stands, 0 for none.
-    Ctrl-C ends the run after the present update, with everything written. Raises RunError when `folder` holds a run
-    already and resume is False, and for all that `load_checkpoint` refuses.
+    updates; each measurement makes a checkpoint too. progress: seconds between two lines that say where the run stands,
+    0 for none. Ctrl-C or SIGTERM ends the run after the present update, with everything written. Raises RunError when
+    `folder` holds a run already and resume is False, when another process trains there, when the images are not those
+    that the run began with, and for all that `load_checkpoint` refuses; ValueError for numbers out of range.
     """
-    folder = Path(folder)
-    checkpoint, writes = folder / "checkpoint.pt", rank() == 0
-    if checkpoint.exists() and not resume:
-        raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
-    run, extra = (
-        load_checkpoint(checkpoint, config, images.device) if resume else (Run.start(config, images.device), {})
-    )
-    rows: list[dict[str, Tensor]] = extra.get("rows", [])
+    for name, value, least in (("n_measurements", n_measurements, 2), ("checkpoint_every", checkpoint_every, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}")
+    folder, writes = Path(folder), rank() == 0
+    checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
-    for leftover in folder.glob(".*.pt-*") if writes else ():  # of a process that was killed while it wrote
-        leftover.unlink()
-    begun = said = time.perf_counter()
-    first = run.step
-    command = "a notebook" if "ipykernel" in sys.modules else " ".join(["python", *sys.orig_argv[1:]])
-
-    def keep() -> None:
+    command = "a notebook" if "ipykernel" in sys.modules else shlex.join(["python", *sys.orig_argv[1:]])
+    data = fingerprint(images)
+    with reserved(folder) if writes else nullcontext(), Interrupt() as interrupt:
+        if checkpoint.exists() and not resume:
+            raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
+        run, extra = load_checkpoint(checkpoint, config, images.device) if resume else (None, {})
+        if extra.get("data", data) != data:
+            raise RunError(f"{checkpoint} belongs to a run on other images (of {extra['data'][0]}, here {data[0]})")
+        run = run or Run.start(config, images.device)
+        rows: list[dict[str, Tensor]] = extra.get("rows", [])
         if writes:
-            save_checkpoint(run, checkpoint, {"rows": rows})
-            save_record(make_record(run, rows, judge, command), folder / "record.npz")
+            for leftover in [file for name in FILES for file in folder.glob(f".{name}-*")]:
+                leftover.unlink()  # of a process that was killed while it wrote
+        begun = said = time.perf_counter()
+        first = run.step
 
-    with Interrupt() as interrupt:
+        def keep() -> None:  # the checkpoint first: what it holds, the others can be made from
+            if writes:
+                if run.step:
+                    save_checkpoint(run, checkpoint, {"rows": rows, "data": data})
+                save_record(make_record(run, rows, judge, command), record_file)
+                with written_whole(samples_file) as file:
+                    save_image(rows[-1]["images"] / 255, file, format="png", nrow=4)
 
         def after_update(step: int, run: Run) -> bool:
             nonlocal said
             stop = step > 0 and any_process(interrupt.wanted)
-            if step in marks and writes:
-                rows.append(measure(run, judge))
-                with written_whole(folder / "samples.png") as file:
-                    save_image(rows[-1]["images"] / 255, file, format="png", nrow=4)
-            if step and (step % checkpoint_every == 0 or step == config.steps or stop):
+            if step in marks:
+                check_numbers(run)
+                if writes:
+                    rows.append(measure(run, judge))
+            if step in marks or stop or (step and step % checkpoint_every == 0):
                 keep()
             now = time.perf_counter()
             if progress and writes and step and (now - said >= progress or step == config.steps):
@@ -334,8 +402,12 @@ def train_in_folder(
             if writes:
                 record = make_record(run, rows, judge, command)
                 record.about["diverged"] = str(error)
-                save_record(record, folder / "record.npz")
+                save_record(record, record_file)
             raise
+        if first == config.steps:  # nothing was left to do, but the last process may have been killed before the record
+            keep()
+            if writes:
+                print(f"{folder} holds all {first} updates; nothing is left to do", flush=True)
     if run.step < config.steps and writes:
         print(
             f"stopped after update {run.step} of {config.steps}; everything is in {folder}, to be resumed", flush=True

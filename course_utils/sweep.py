@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 
-from .data import Images, load_fashion_mnist
+from .data import DataError, Images, load_fashion_mnist
 from .models import SmallClassifier
 from .normalization import METHODS
-from .runs import Judge, make_judge, read_checkpoint, train_in_folder, written_whole
+from .runs import Judge, RunError, make_judge, read_checkpoint, train_in_folder, written_whole
 from .training import SETTINGS, Config, Setting
 
 D_UPDATES, SEEDS = 1250, (0, 1)
@@ -50,22 +51,39 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", help="names of runs")
     options = parser.parse_args()
-    data = load_fashion_mnist(16)
-    judge = the_judge(data, options.folder / "judge.pt")
-    for name, config in list(plan().items())[options.part[0] :: options.part[1]]:
-        record, work = options.folder / f"{name}.npz", options.work / name
-        if record.exists() or (options.only and name not in options.only):
-            continue
-        print(name, flush=True)
-        try:
-            train_in_folder(config, data.images, work, judge, resume=(work / "checkpoint.pt").exists(), progress=60)
-        except FloatingPointError as error:
-            print(f"{name}: {error}", flush=True)
-        shutil.copy(work / "record.npz", record)
-        if name == "best":
-            with written_whole(options.folder / "best_generator.pt") as file:
-                torch.save(read_checkpoint(work / "checkpoint.pt")["generator"], file)
-        shutil.rmtree(work)
+    if unknown := set(options.only or ()) - set(plan()):
+        parser.error(f"the plan has no {', '.join(sorted(unknown))}")
+    if options.part[1] < 1:
+        parser.error(f"--part: N must be 1 or more, got {options.part[1]}")
+    try:
+        data = load_fashion_mnist(16)
+        judge = the_judge(data, options.folder / "judge.pt")
+        for name, config in list(plan().items())[options.part[0] :: options.part[1]]:
+            record = options.folder / f"{name}.npz"
+            if not record.exists() and (not options.only or name in options.only):
+                print(name, flush=True)
+                if not make(config, data, judge, options.work / name, record):
+                    sys.exit(130)  # Ctrl-C: the same command goes on with this run
+    except (RunError, DataError) as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+def make(config: Config, data: Images, judge: Judge, work: Path, record: Path) -> bool:
+    """Train in the folder `work`, then keep what belongs into `record`; False if the run was stopped on the way."""
+    try:
+        resume = (work / "checkpoint.pt").exists()
+        run = train_in_folder(config, data.images, work, judge, resume=resume, progress=60)
+        if run.step < config.steps:
+            return False
+    except FloatingPointError as error:
+        print(f"{record.stem}: {error}", flush=True)
+    if record.stem == "best":
+        with written_whole(record.with_name("best_generator.pt")) as file:
+            torch.save(read_checkpoint(work / "checkpoint.pt")["generator"], file)
+    with written_whole(record) as file:  # last, since a record that exists is not made again
+        file.write((work / "record.npz").read_bytes())
+    shutil.rmtree(work)
+    return True
 
 
 def the_judge(data: Images, path: Path) -> Judge:

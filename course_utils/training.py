@@ -15,14 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from .models import (
-    ResNetDiscriminator,
-    bottom_size,
-    cnn_discriminator,
-    cnn_generator,
-    resnet_generator,
-    sample_noise,
-)
+from .models import ResNetDiscriminator, bottom_size, cnn_discriminator, cnn_generator, resnet_generator, sample_noise
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
 from .parallel import Processes
 
@@ -88,6 +81,8 @@ class Config:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         bottom_size(self.size)
         if self.adam.n_dis < 1:
             raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")

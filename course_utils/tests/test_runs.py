@@ -347,7 +347,7 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
         (["--output", "x", "--method", "sn"], 2, "invalid choice: 'sn'"),
         (["--output", "x", "--data", "mnist"], 2, "unknown data 'mnist'; choose one of: fashion_mnist, cifar10, stl10"),
         (["--output", "x", "--size", "17"], 2, "fashion_mnist comes with 16 or 28 or 32 pixels, got --size 17"),
-        (["--output", "x", "--steps", "-1"], 2, "steps must be a whole number, 1 or more, got -1"),
+        (["--output", "x", "--steps", "-1"], 2, "--steps: must be a whole number, 1 or more, got '-1'"),
         (["--output", "x", "--data", "no.pt"], 2, "No such file"),
         (["--output", "x", "--resume", "--profile", "cpu"], 1, "there is no checkpoint at x"),
     ]:
