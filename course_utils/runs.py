@@ -408,6 +408,7 @@ def train_in_folder(
             keep()
             if writes:
                 print(f"{folder} holds all {first} updates; nothing is left to do", flush=True)
+    any_process(False)  # nobody returns before the files are written
     if run.step < config.steps and writes:
         print(
             f"stopped after update {run.step} of {config.steps}; everything is in {folder}, to be resumed", flush=True

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from course_utils import runs, training
+from course_utils.command_line import main
 from course_utils.models import SmallClassifier
 from course_utils.runs import (
     Judge,
@@ -126,6 +127,19 @@ def test_other_files_are_no_checkpoints(tmp_path):
     torch.save(SmallClassifier(), tmp_path / "code.pt")  # a pickled object: reading it would run code
     with pytest.raises(RunError, match="damaged"):
         load_checkpoint(tmp_path / "code.pt")
+    torch.save(3, tmp_path / "three.pt")
+    with pytest.raises(RunError, match="no checkpoint of this course: it lacks .*extra.*seconds"):
+        load_checkpoint(tmp_path / "three.pt")
+    save_checkpoint(Run.start(Config(**TINY)), tmp_path / "c.pt")
+    state = read_checkpoint(tmp_path / "c.pt")
+    for changed, message in [
+        ({"config": {"depth": 3}}, "configuration that this version does not know: .*depth"),
+        ({"config": {**state["config"], "width": 5}}, "does not fit the networks"),
+        ({"rng": torch.zeros(3)}, "does not fit"),
+    ]:
+        torch.save(state | changed, tmp_path / "changed.pt")
+        with pytest.raises(RunError, match=message):
+            load_checkpoint(tmp_path / "changed.pt")
 
 
 def test_a_checkpoint_of_another_configuration_names_what_differs(tmp_path):
@@ -161,22 +175,37 @@ def test_what_fails_halfway_leaves_the_old_file(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file size are a matter of Unix")
 def test_a_full_disk_is_named_and_the_last_checkpoint_kept(tmp_path):
     """A real write that breaks off: the operating system allows files of 20 kB only."""
-    program = f"""
-import resource, sys, torch
-sys.path.insert(0, {str(ROOT)!r})
-from course_utils.runs import *
-run = Run.start(Config(width=4, d_z=6))
-save_checkpoint(run, "c.pt")
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    save_checkpoint(run, "c.pt")
-except RunError as error:
-    print("RunError:", error)
-print("step", load_checkpoint("c.pt")[0].step)
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert "c.pt could not be written" in done.stdout and "the previous one is kept" in done.stdout, done
-    assert done.stdout.endswith("step 0\n") and [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+    import resource
+
+    path, run = tmp_path / "c.pt", Run.start(Config(width=4, d_z=6))
+    save_checkpoint(run, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(RunError, match=r"c\.pt could not be written .*the previous one is kept"):
+            save_checkpoint(run, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(path)[0].step == 0 and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_weight_that_is_not_finite_never_replaces_a_good_checkpoint(tmp_path):
+    """G's last step may spoil its weights though both losses were finite."""
+    run = train(Config(**TINY), images())
+    with torch.no_grad():
+        run.generator[0].weight[0, 0] = math.inf
+    with pytest.raises(FloatingPointError, match=r"diverged at step 6: 0\.weight of the generator is no longer finite"):
+        save_checkpoint(run, tmp_path / "c.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match=r"cannot be the folder of a run"):
+            train_in_folder(Config(**TINY), images(), folder, progress=0)
+        with pytest.raises(RunError, match="could not be written .*there is no previous one"):
+            save_checkpoint(Run.start(Config(**TINY)), folder / "c.pt")
 
 
 # ---- measurements and records
@@ -194,7 +223,15 @@ def test_measure_tells_of_samples_and_of_the_weights_in_use():
         found = row[f"singular_values_{k}"]
         torch.testing.assert_close((found / found[0]).square(), expected, rtol=1e-4, atol=1e-6)
         assert found[0] == pytest.approx(1, abs=0.2)
-    assert "distance" not in measure(run, None)
+    without = measure(run, None)
+    assert "distance" not in without
+    with torch.no_grad():
+        run.generator[-2].bias.fill_(math.nan)
+    spoilt = measure(run, judge(), n_images=5)
+    assert spoilt["distance"].isnan() and spoilt["score"].isnan()
+    early = {name: value for name, value in row.items() if name in without}  # from the time before there was a judge
+    record = runs.make_record(run, [early, row, spoilt], judge(), "test")
+    assert record["distance"][1] == row["distance"] and np.isnan(record["distance"][[0, 2]]).all()
 
 
 def test_a_run_in_a_folder_leaves_checkpoint_record_and_samples(tmp_path, capsys):
@@ -231,8 +268,80 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
     with pytest.raises(RunError, match="holds a run already: resume it, or choose another folder"):
         train_in_folder(Config(**TINY), images(), tmp_path, progress=0)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    with pytest.raises(RunError, match="belongs to a run on other images"):
+        train_in_folder(Config(**TINY), images().flip(0), tmp_path, resume=True, progress=0)
+    with pytest.raises(RunError, match=r"other images \(of 32, here 31\)"):
+        train_in_folder(Config(**TINY), images()[:31], tmp_path, resume=True, progress=0)
     with pytest.raises(RunError, match="there is no checkpoint"):
         train_in_folder(Config(**TINY), images(), tmp_path / "new", resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked on Windows")
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    with runs.reserved(tmp_path / "run"):
+        for resume in (False, True):
+            with pytest.raises(RunError, match="another process is training in .*run; wait for it, or choose another"):
+                train_in_folder(Config(**TINY), images(), tmp_path / "run", resume=resume, progress=0)
+        train_in_folder(Config(**TINY), images(), tmp_path / "other", progress=0)
+    train_in_folder(Config(**TINY), images(), tmp_path / "run", progress=0)  # free again
+
+
+def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path):
+    for options, message in [
+        ({"n_measurements": 1}, "n_measurements must be 2 or more, got 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train_in_folder(Config(**TINY), images(), tmp_path / "x", progress=0, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checkpoint_is_written_first_and_the_record_can_be_made_from_it(tmp_path, monkeypatch, capsys):
+    config, save = Config(**TINY), runs.save_record
+
+    def fail_at_the_end(record, path):
+        if record.about["steps_done"] == 6:
+            raise RunError("no room for the record")
+        save(record, path)
+
+    monkeypatch.setattr(runs, "save_record", fail_at_the_end)
+    with pytest.raises(RunError, match="no room"):
+        train_in_folder(config, images(), tmp_path, judge(), progress=0)
+    monkeypatch.undo()
+    before = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert before["step"] == 6 and load_record(tmp_path / "record.npz").about["steps_done"] == 5
+    for name in ("record.npz", "samples.png"):
+        (tmp_path / name).unlink()
+    for name in ("checkpoint.pt", "record.npz", "samples.png"):
+        (tmp_path / f".{name}-123").write_text("half")  # of a process that was killed
+    capsys.readouterr()
+    run = train_in_folder(config, images(), tmp_path, judge(), resume=True, progress=0)
+    assert "holds all 6 updates; nothing is left to do" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert load_record(tmp_path / "record.npz")["d_loss"].tolist() == run.d_loss
+    assert_same(before, read_checkpoint(tmp_path / "checkpoint.pt"))
+
+
+def test_a_run_resumed_with_other_measurements_in_a_folder_that_was_deleted(tmp_path):
+    folder, config = tmp_path / "run", Config(**TINY)
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGTERM)
+        return training.update_generator(*args)
+
+    train_in_folder(config, images(), folder, progress=0, updates=(training.update_discriminator, interrupted))
+
+    def deleted(*args):
+        for file in folder.iterdir() if folder.exists() else ():
+            file.unlink()
+        if folder.exists():
+            folder.rmdir()
+        return training.update_generator(*args)
+
+    updates = (training.update_discriminator, deleted)
+    train_in_folder(config, images(), folder, resume=True, n_measurements=3, progress=0, updates=updates)
+    record = load_record(folder / "record.npz")
+    assert record["step"].tolist() == [0, 1, 3, 6] and len(record["images"]) == 4 and record.about["steps_done"] == 6
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint_and_says_so(tmp_path, monkeypatch):
@@ -270,11 +379,12 @@ def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, ca
         return update(*args)
 
     config = Config(**TINY)
-    handler = signal.getsignal(signal.SIGINT)
+    handler, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(training, "update_generator", with_interrupt)
     run = train_in_folder(config, images(), tmp_path, judge(), progress=0)
     assert run.step == 1 and "stopped after update 1 of 6" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is handler and load_record(tmp_path / "record.npz").about["steps_done"] == 1
+    assert signal.getsignal(signal.SIGINT) is handler and signal.getsignal(signal.SIGTERM) is terminate
+    assert load_record(tmp_path / "record.npz").about["steps_done"] == 1
     monkeypatch.setattr(training, "update_generator", update)
     resumed = train_in_folder(config, images(), tmp_path, judge(), resume=True, progress=0)
     whole = train_in_folder(config, images(), tmp_path / "whole", judge(), progress=0)
@@ -282,15 +392,43 @@ def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, ca
     assert_same(read_checkpoint(tmp_path / "checkpoint.pt"), read_checkpoint(tmp_path / "whole" / "checkpoint.pt"))
 
 
+def test_a_second_ctrl_c_breaks_off_at_once_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, capsys):
+    update, calls = training.update_generator, []
+
+    def impatient(*args):
+        calls.append(1)
+        for _ in range(2 if len(calls) == 4 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return update(*args)
+
+    monkeypatch.setattr(training, "update_generator", impatient)
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    torch.save(pixels(), tmp_path / "images.pt")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(tmp_path, "run", "--steps", 6, "--measurements", 2, "--checkpoint-every", 2))
+    assert stop.value.code == 130 and "broken off" in capsys.readouterr().err and len(calls) == 4
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")[0].step == 2
+
+
 # ---- the command line, killed and resumed
 
-COMMAND = [sys.executable, "-m", "course_utils.training", "--width", "4", "--batch-size", "8", "--profile", "cpu"]
+
+def pixels():
+    return images().add(1).mul(127.5).to(torch.uint8)
 
 
-def command(folder, *more, **options):
+def arguments(folder, name, *more):
+    tiny = ["--width", "4", "--batch-size", "8", "--profile", "cpu"]
+    return [*tiny, "--data", str(folder / "images.pt"), "--output", str(folder / name), *map(str, more)]
+
+
+def start(folder, *more):
+    """The command line in a process of its own, in a folder that hides Jupyter and matplotlib from it."""
+    for name in ("IPython", "ipywidgets", "jupyterlab", "nbformat", "matplotlib"):
+        (folder / f"{name}.py").write_text("raise ImportError('not needed for training')")
     return subprocess.Popen(
-        [*COMMAND, "--data", "images.pt", "--output", str(folder), *map(str, more)],
-        cwd=options.pop("cwd"), env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "course_utils.training", *arguments(folder, *more)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -301,70 +439,80 @@ def finish(process):
 
 
 def kill_and_resume(folder, kills, steps, seed=0):
-    """Kill a run `kills` times at random moments, resume it each time, and compare it with one that was left alone."""
-    torch.save(images().add(1).mul(127.5).to(torch.uint8), folder / "images.pt")
-    arguments = ["--setting", "D", "--steps", steps, "--checkpoint-every", 1]
-    code, out, error = finish(command("whole", *arguments, cwd=folder))
-    assert code == 0, error
-    moments = random.Random(seed)
-    killed = 0
-    while killed < kills:
-        resume = ["--resume"] if (folder / "killed" / "checkpoint.pt").exists() else []
-        process = command("killed", *arguments, *resume, cwd=folder)
+    """Kill a run `kills` times at random moments, resume it each time, and compare it with one that was left alone.
+
+    Before the last resumption it is stopped with Ctrl-C.
+    """
+    torch.save(pixels(), folder / "images.pt")
+    options = ["--setting", "D", "--steps", steps, "--checkpoint-every", 1]
+    main(arguments(folder, "whole", *options))
+    checkpoint, moments = folder / "killed" / "checkpoint.pt", random.Random(seed)
+    for _ in range(kills):
+        process = start(folder, "killed", *options, *(["--resume"] if checkpoint.exists() else []))
         process.stdout.readline()  # the line that says what is trained: from now on files are written
         time.sleep(moments.uniform(0, 1.2))
         process.kill()
         finish(process)
-        killed += 1
-    code, out, error = finish(command("killed", *arguments, "--resume", cwd=folder))
-    assert code == 0, error
-    assert_same(
-        read_checkpoint(folder / "whole" / "checkpoint.pt"), read_checkpoint(folder / "killed" / "checkpoint.pt")
-    )
-    assert sorted(p.name for p in (folder / "killed").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
-
-
-def test_killed_at_random_moments_nothing_is_lost(tmp_path):
-    kill_and_resume(tmp_path, kills=2, steps=30)
-
-
-def test_ctrl_c_in_the_terminal(tmp_path):
-    torch.save(images().add(1).mul(127.5).to(torch.uint8), tmp_path / "images.pt")
-    process = command("run", "--steps", 100_000, cwd=tmp_path)
-    while not (line := process.stdout.readline()).startswith("update"):
-        assert line, process.stderr.read()
+    process = start(folder, "killed", *options, *(["--resume"] if checkpoint.exists() else []))
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+    while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     code, out, error = finish(process)
-    assert code == 0 and "stopped after update" in out and not error, (out, error)
-    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")[0].step > 0
+    assert code == 0 and not error, error
+    stopped = load_checkpoint(checkpoint)[0].step
+    assert f"stopped after update {stopped} of {steps}" in out or stopped == steps
+    main(arguments(folder, "killed", *options, "--resume"))
+    assert_same(read_checkpoint(folder / "whole" / "checkpoint.pt"), read_checkpoint(checkpoint))
+    whole, killed = (load_record(folder / name / "record.npz").arrays for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys() and all(np.array_equal(whole[name], killed[name]) for name in whole)
+    assert sorted(p.name for p in (folder / "killed").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    return stopped
+
+
+def test_killed_at_random_moments_nothing_is_lost_and_ctrl_c_in_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    assert kill_and_resume(tmp_path, kills=2, steps=60) > 0
 
 
 def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
-    from course_utils.command_line import main
-
     monkeypatch.chdir(tmp_path)
-    for arguments, status, message in [
-        (["--output", "x", "--method", "sn"], 2, "invalid choice: 'sn'"),
-        (["--output", "x", "--data", "mnist"], 2, "unknown data 'mnist'; choose one of: fashion_mnist, cifar10, stl10"),
-        (["--output", "x", "--size", "17"], 2, "fashion_mnist comes with 16 or 28 or 32 pixels, got --size 17"),
-        (["--output", "x", "--steps", "-1"], 2, "--steps: must be a whole number, 1 or more, got '-1'"),
-        (["--output", "x", "--data", "no.pt"], 2, "No such file"),
-        (["--output", "x", "--resume", "--profile", "cpu"], 1, "there is no checkpoint at x"),
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    for name, content in {
+        "good": pixels(), "floats": images(), "empty": pixels()[:0], "flat": pixels()[:, 0], "dict": {"images": 1},
+        "two": torch.cat([pixels()] * 2, 1), "oblong": pixels()[..., 1:], "code": SmallClassifier(),
+    }.items():  # fmt: skip
+        torch.save(content, f"{name}.pt")
+    Path("text.pt").write_text("hello")
+    Path("a_file").write_text("")
+    tensor = "must hold a non-empty uint8 tensor (N, 1 or 3, size, size)"
+    for given, status, message in [
+        (["--method", "sn"], 2, "invalid choice: 'sn'"),
+        (["--data", "mnist"], 2, "unknown data 'mnist'; choose one of: fashion_mnist, cifar10, stl10"),
+        (["--size", "17"], 2, "fashion_mnist comes with 16 or 28 or 32 pixels, got --size 17"),
+        (["--data", "good.pt", "--size", "32"], 2, "good.pt comes with 16 pixels, got --size 32"),
+        (["--data", "no.pt"], 2, "No such file"),
+        (["--data", "good.pt", "--resume"], 1, "there is no checkpoint at x"),
+        (["--seed", str(2**63)], 2, "seed must be a whole number from 0 to"),
+        (["--profile", "gpu"], 2, "torch sees no CUDA device"),
+        (["--data", "good.pt", "--measurements", "1"], 1, "error: n_measurements must be 2 or more, got 1"),
+        (["--data", "good.pt", "--output", "a_file"], 1, "error: a_file cannot be the folder of a run"),
+        *((["--steps", n], 2, f"--steps: must be a whole number, 1 or more, got '{n}'") for n in ("-1", "0", "2.5")),
+        (["--checkpoint-every", "0"], 2, "--checkpoint-every: must be a whole number, 1 or more, got '0'"),
+        (["--data", "floats.pt"], 2, f"floats.pt {tensor}, as torch.save writes it, got torch.float32 (32, 1, 16, 16)"),
+        (["--data", "dict.pt"], 2, f"{tensor}, as torch.save writes it, got dict"),
+        *((["--data", f"{name}.pt"], 2, tensor) for name in ("empty", "flat", "two", "oblong", "code", "text")),
     ]:
+        if "gpu" in given and torch.cuda.is_available():
+            continue
+        monkeypatch.setenv("COURSE_PROFILE", "cpu")
         with pytest.raises(SystemExit) as stop:
-            main(arguments)
+            main(["--output", "x", *given])
         shown = capsys.readouterr().err
-        assert stop.value.code == status and message in shown and "Traceback" not in shown, (arguments, shown)
+        assert stop.value.code == status and message in shown and "Traceback" not in shown, (given, shown)
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0 and "torchrun" in capsys.readouterr().out
-
-
-def test_the_terminal_needs_no_jupyter():
-    program = "import sys\nfor name in ('IPython', 'ipywidgets', 'jupyterlab', 'nbformat', 'matplotlib'):\n    sys.modules[name] = None\n"
-    program += "from course_utils.command_line import parser\nprint(parser().prog)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "python -m course_utils.training", done.stderr
 
 
 if __name__ == "__main__":  # the long trial: python course_utils/tests/test_runs.py 50
