@@ -93,7 +93,7 @@ def join(device: str) -> str:
 
     Raises ValueError if there are fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and world_size() == 1:  # joining again changes nothing
         if device == "cuda" and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
             raise ValueError(f"each process needs a GPU of its own, and torch sees {torch.cuda.device_count()} here")
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")

@@ -354,6 +354,8 @@ def train_in_folder(
     for name, value, least in (("n_measurements", n_measurements, 2), ("checkpoint_every", checkpoint_every, 1)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}")
+    if config.batch_size % world_size():
+        raise ValueError(f"the batch of {config.batch_size} must be a multiple of the {world_size()} processes")
     folder, writes = Path(folder), rank() == 0
     checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}

@@ -245,7 +245,7 @@ def update_discriminator(
     """One ascent step of D on V (a descent step on its loss); returns (loss, mean real score, mean fake score)."""
     with torch.no_grad():
         fake = generator(z)
-    with parametrize.cached():  # D(real) and D(fake) must see the same weight: one power iteration round for both
+    with parametrize.cached():  # D(real) and D(fake) see the same weight
         real_scores, fake_scores = score(discriminator, real, fake)
         loss = LOSSES[config.loss_name](real_scores, fake_scores)
         if config.method in PENALIZED:

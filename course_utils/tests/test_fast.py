@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import json
+import sys
 
 import pytest
 import torch
 from test_training import TINY, images
 
+from course_utils import benchmark
 from course_utils.fast import Fast, fast_updates, used_parameters
 from course_utils.normalization import METHODS, SpectralNorm, linear_layers
 from course_utils.parallel import Processes
@@ -28,10 +31,10 @@ def test_in_float32_the_fast_updates_agree_with_the_plain_ones(method, architect
     assert apart < 0.05 * moved
 
 
-@pytest.mark.parametrize("method", ["spectral_norm", "batch_norm"])
-def test_compiled_networks_agree_too(method, monkeypatch):
-    """With the backend that traces and differentiates as for a GPU, but leaves out the minutes of code generation."""
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+@pytest.mark.parametrize("method, backend", [("spectral_norm", "aot_eager"), ("batch_norm", "eager")])
+def test_compiled_networks_agree_too(method, backend, monkeypatch):
+    """aot_eager traces and differentiates as for a GPU, but leaves out the minutes of code generation; eager traces."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     config = Config(method, "C", **{**TINY, "steps": 2})
     plain = train(config, images())
     fast = train(config, images(), updates=fast_updates(config, "float32", compiled=True))
@@ -87,3 +90,18 @@ def test_one_process_is_no_different_from_none():
     batch = images(6)
     assert processes.discriminator is D and torch.equal(processes.share(batch)[0], batch)
     assert torch.equal(processes.mean(batch), batch)
+
+
+def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
+    tiny = ["--profile", "cpu", "--architecture", "resnet", "--width", "4", "--batch-size", "2", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, "--repeats", "1", "--output", str(tmp_path / "b.json")])
+    benchmark.main()
+    shown, result = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
+    assert set(METHODS) | {benchmark.TORCHS} <= set(result["images_per_second"])
+    assert all(f"\n{method} " in shown for method in METHODS) and "time over torch's" in shown
+    assert all(speed > 0 for speed in result["images_per_second"].values())
+    for options, message in [(["--size", "17"], "got 17"), (["--rounds", "0"], "1 or more, got '0'")]:
+        monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, *options])
+        with pytest.raises(SystemExit) as stop:
+            benchmark.main()
+        assert stop.value.code == 2 and message in capsys.readouterr().err

@@ -1,37 +1,54 @@
 """parallel.py: two processes of half the batch, started by torchrun, against one process of the full batch."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_runs import assert_same
 
+from course_utils import parallel
+from course_utils.command_line import main
 from course_utils.parallel import SyncedBatchNorm
-from course_utils.runs import read_checkpoint
-from course_utils.training import Config, build_models
+from course_utils.runs import load_record, read_checkpoint, train_in_folder
+from course_utils.training import Config, Setting, build_models, train, update_discriminator, update_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
-# Trains several methods and writes what each process holds at the end.
-PROGRAM = """
-import sys, torch
-from pathlib import Path
-from course_utils import parallel
-from course_utils.training import Config, Setting, train
 
-parallel.join("cpu")
-images = torch.load("images.pt", weights_only=True)
-for name in sys.argv[1:]:
-    config = Config(name, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
-    run = train(config, images)
-    state = {**{"G " + k: v for k, v in run.generator.state_dict().items()},
-             **{"D " + k: v for k, v in run.discriminator.state_dict().items()}, "curves": run.curves}
-    torch.save(state, f"{name}-{parallel.world_size()}-{parallel.rank()}.pt")
-parallel.leave()
-"""
+def train_all(methods, images):
+    """Train a few steps with each method and keep what this process holds at the end, in the working folder."""
+    for name in methods:
+        config = Config(name, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
+        run = train(config, images)
+        state = {
+            **{f"G {name}": value for name, value in run.generator.state_dict().items()},
+            **{f"D {name}": value for name, value in run.discriminator.state_dict().items()},
+            "curves": run.curves,
+        }
+        torch.save(state, f"{name}-{parallel.world_size()}-{parallel.rank()}.pt")
+
+
+def stop_and_resume(images):
+    """A run in a folder, and the same one ended by a signal that reaches only one of the processes, then resumed."""
+    config = Config("wgan_gp", "C", width=4, d_z=6, batch_size=8, steps=4)
+
+    def stopping(*args):
+        if parallel.rank() == 1:
+            signal.raise_signal(signal.SIGINT)
+        return update_generator(*args)
+
+    train_in_folder(config, images, "whole", progress=0)
+    assert train_in_folder(config, images, "parts", progress=0, updates=(update_discriminator, stopping)).step == 1
+    train_in_folder(config, images, "parts", resume=True, progress=0)
+
+
 METHODS = ("spectral_norm", "orthonormal", "batch_norm", "weight_clipping", "wgan_gp")
 
 pytestmark = [
@@ -44,17 +61,30 @@ def run(command, folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
+
+
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def read_images():
+    return torch.load("images.pt", weights_only=True).float().div(127.5).sub(1)
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory):
+def trained(tmp_path_factory):
+    """The folder with everything that one process (this one) and two under torchrun have left, and what they printed."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.save(torch.rand(32, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1, folder / "images.pt")
-    (folder / "program.py").write_text(PROGRAM)
-    run([sys.executable, "program.py", *METHODS], folder)
-    run([*TORCHRUN, "program.py", *METHODS], folder)
-    return {p.stem: torch.load(p, weights_only=True) for p in folder.glob("*-?-?.pt")}
+    torch.save(torch.randint(0, 256, (32, 1, 16, 16), dtype=torch.uint8, generator=rng()), folder / "images.pt")
+    with contextlib.chdir(folder):
+        train_all(METHODS, read_images())
+    return folder, run([*TORCHRUN, __file__], folder)
+
+
+@pytest.fixture(scope="module")
+def states(trained):
+    return {p.stem: torch.load(p, weights_only=True) for p in trained[0].glob("*-?-?.pt")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -89,19 +119,33 @@ def without_effect(config):
     return names
 
 
-def test_the_command_line_under_torchrun(tmp_path):
-    options = ["-m", "course_utils.training", "--profile", "cpu", "--width", "4", "--batch-size", "8", "--steps", "4"]
-    options += ["--data", "images.pt", "--output", "run", "--checkpoint-every", "2"]
-    torch.save(torch.randint(0, 256, (32, 1, 16, 16), dtype=torch.uint8), tmp_path / "images.pt")
-    out = run([*TORCHRUN, *options], tmp_path)
+def test_the_command_line_under_torchrun(trained):
+    folder, out = trained
     assert out.count("spectral normalization; standard loss") == 1  # one of them speaks
-    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"] == 4
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert read_checkpoint(folder / "run" / "checkpoint.pt")["step"] == 4
+    assert sorted(p.name for p in (folder / "run").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert out.count("refused: the batch of 7 must be a multiple of the 2 processes") == 2
+    assert not (folder / "uneven").exists()
+
+
+def test_a_run_of_two_processes_that_one_was_asked_to_stop_resumes_bit_by_bit(trained):
+    folder, out = trained
+    assert out.count("stopped after update 1 of 4") == 1
+    assert_same(*(read_checkpoint(folder / name / "checkpoint.pt") for name in ("whole", "parts")))
+    whole, parts = (load_record(folder / name / "record.npz") for name in ("whole", "parts"))
+    assert whole.about["processes"] == 2
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole.arrays)
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="each process needs a GPU of its own, and torch sees 1 here"):
+        parallel.join("cuda")
 
 
 def test_synced_batch_norm_of_a_single_process_is_batch_norm(monkeypatch):
-    from course_utils import parallel
-
     monkeypatch.setattr(parallel, "all_reduce", lambda value: value)
     monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 1)
     torch.manual_seed(0)
@@ -116,3 +160,15 @@ def test_synced_batch_norm_of_a_single_process_is_batch_norm(monkeypatch):
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value)
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+if __name__ == "__main__":  # one of the processes that torchrun starts
+    parallel.join("cpu")
+    train_all(METHODS, read_images())
+    stop_and_resume(read_images())
+    try:
+        train_in_folder(Config(batch_size=7), read_images(), "uneven")
+    except ValueError as error:
+        print("refused:", error)
+    options = ["--profile", "cpu", "--width", "4", "--batch-size", "8", "--steps", "4", "--checkpoint-every", "2"]
+    main([*options, "--data", "images.pt", "--output", "run"])

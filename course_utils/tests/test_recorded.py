@@ -2,19 +2,22 @@
 
 import json
 import re
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from course_utils import sweep, training
 from course_utils.data import DATA_DIR, load_fashion_mnist
 from course_utils.metrics import features_of, frechet_distance
 from course_utils.models import SmallClassifier, sample_noise
 from course_utils.normalization import METHODS
 from course_utils.runs import load_record, make_judge
 from course_utils.sweep import plan
-from course_utils.training import CURVES, build_models
+from course_utils.training import CURVES, Config, build_models
 
 FOLDER = DATA_DIR / "recorded_runs"
 PLAN = plan()
@@ -85,3 +88,32 @@ def test_the_data_page_names_every_kind_of_file():
     text = (Path(DATA_DIR) / "README.md").read_text()
     for name in ("best.npz", "best_generator.pt", "judge.pt", "benchmark_cpu.json", "METHOD-SETTING-SEED.npz"):
         assert name in text
+
+
+def test_a_sweep_that_is_stopped_goes_on_with_the_run_it_was_in(tmp_path, monkeypatch, capsys):
+    config = Config(width=4, d_z=6, batch_size=4, steps=3)
+    data = load_fashion_mnist(16, limit=64)
+    monkeypatch.setattr(sweep, "plan", lambda: {"best": config, "none-A-0": config})
+    monkeypatch.setattr(sweep, "load_fashion_mnist", lambda size: data)
+    folder, work = tmp_path / "records", tmp_path / "work"
+    command = ["sweep", str(folder), "--work", str(work)]
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "bets"])
+    with pytest.raises(SystemExit):
+        sweep.main()
+    assert "the plan has no bets" in capsys.readouterr().err
+    update = training.update_generator
+
+    def stopped(*args):
+        signal.raise_signal(signal.SIGINT)
+        return update(*args)
+
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "best"])
+    monkeypatch.setattr(training, "update_generator", stopped)
+    with pytest.raises(SystemExit) as stop:
+        sweep.main()
+    assert stop.value.code == 130 and (work / "best" / "checkpoint.pt").exists()
+    assert [path.name for path in folder.iterdir()] == ["judge.pt"]
+    monkeypatch.setattr(training, "update_generator", update)
+    sweep.main()
+    assert sorted(path.name for path in folder.iterdir()) == ["best.npz", "best_generator.pt", "judge.pt"]
+    assert load_record(folder / "best.npz").about["steps_done"] == 3 and not list(work.iterdir())

@@ -192,6 +192,8 @@ def test_a_configuration_cannot_change():
         ({"batch_size": -1}, "batch_size must be"),
         ({"width": 2.5}, "width must be a whole number, 1 or more, got 2.5"),
         ({"channels": 0}, "channels must be"),
+        ({"seed": -1}, "seed must be a whole number from 0 to .*got -1"),
+        ({"seed": 1.5}, "seed must be .*got 1.5"),
         ({"setting": Setting(1e-3, 0.5, 0.9, 0)}, "n_dis must be 1 or more, got 0"),
     ],
 )
