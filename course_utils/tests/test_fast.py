@@ -42,6 +42,18 @@ def test_compiled_networks_agree_too(method, backend, monkeypatch):
     torch.testing.assert_close(plain.sample(8), fast.sample(8), rtol=1e-2, atol=1e-3)
 
 
+def test_with_a_gradient_penalty_only_the_generator_is_compiled(monkeypatch):
+    seen = []
+
+    def watched(function):
+        return lambda parameters, x: (seen.append(x.ndim), function(parameters, x))[1]
+
+    monkeypatch.setattr(torch, "compile", watched)
+    config = Config("gan_gp", "C", **{**TINY, "steps": 1})
+    train(config, images(), updates=fast_updates(config, "float32", compiled=True))
+    assert seen == [2, 2]  # z, in the update of D and in that of G; no images
+
+
 @pytest.mark.parametrize("method", ["spectral_norm", "weight_norm", "none", "wgan_gp"])
 def test_bfloat16_is_near(method):
     config = Config(method, "A", **{**TINY, "steps": 2})
