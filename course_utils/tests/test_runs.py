@@ -75,10 +75,12 @@ def test_a_resumed_run_ends_as_one_never_interrupted(method, stop, tmp_path):
     whole = train(config, images())
     half = train(config, images(), lambda step, run: step == stop)
     assert half.step == stop
+    half.seconds = 100.0
     save_checkpoint(half, tmp_path / "c.pt", {"note": "kept"})
     resumed, extra = load_checkpoint(tmp_path / "c.pt", config)
     assert extra == {"note": "kept"} and resumed.step == stop and resumed.seconds == half.seconds
     train(config, images(), run=resumed)
+    assert 100 < resumed.seconds < 200
     save_checkpoint(whole, tmp_path / "whole.pt")
     save_checkpoint(resumed, tmp_path / "resumed.pt")
     assert_same(
@@ -381,13 +383,13 @@ def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, ca
     config = Config(**TINY)
     handler, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(training, "update_generator", with_interrupt)
-    run = train_in_folder(config, images(), tmp_path, judge(), progress=0)
+    run = train_in_folder(config, images(), tmp_path, judge(), n_measurements=2, progress=0)
     assert run.step == 1 and "stopped after update 1 of 6" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is handler and signal.getsignal(signal.SIGTERM) is terminate
     assert load_record(tmp_path / "record.npz").about["steps_done"] == 1
     monkeypatch.setattr(training, "update_generator", update)
-    resumed = train_in_folder(config, images(), tmp_path, judge(), resume=True, progress=0)
-    whole = train_in_folder(config, images(), tmp_path / "whole", judge(), progress=0)
+    resumed = train_in_folder(config, images(), tmp_path, judge(), resume=True, n_measurements=2, progress=0)
+    whole = train_in_folder(config, images(), tmp_path / "whole", judge(), n_measurements=2, progress=0)
     assert resumed.d_loss == whole.d_loss
     assert_same(read_checkpoint(tmp_path / "checkpoint.pt"), read_checkpoint(tmp_path / "whole" / "checkpoint.pt"))
 
