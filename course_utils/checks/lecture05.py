@@ -1,4 +1,4 @@
-"""Checks of lecture 05: losses, gradient penalty, the loop, the Frechet distance, diagnosis, the project."""
+"""Checks of lecture 05: losses, gradient penalty, the loop, the Fréchet distance, diagnosis, the project."""
 
 import math
 from dataclasses import replace
@@ -315,7 +315,7 @@ def _frechet_of(m1, m2, c1, c2, root="matrix", factor=2.0, mean="square"):
     return gap + c1.trace() + c2.trace() - factor * cross
 
 
-@exercise("05-frechet", "the Frechet distance")
+@exercise("05-frechet", "the Fréchet distance")
 def check_frechet(answer, rng):
     worst = 0.0
     for n, m, d in [(40, 40, 3), (60, 35, 5), (30, 50, 2)]:
