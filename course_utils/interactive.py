@@ -25,7 +25,7 @@ from .plotting import png_bundle, to_png
 
 FIGURES: list[tuple] = []  # (draw, {name: widget}) of each figure of this session, for the browser tests
 _STYLE = "<style>.course-controls {--jp-widgets-font-size: 16px; --jp-widgets-inline-height: 34px}"
-_STYLE += " .course-controls select {appearance: auto; background-image: none !important}</style>"  # for dark pages
+_STYLE += " .course-controls .widget-readout {min-width: 9em}</style>"
 
 
 def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict | None = None, **controls) -> None:
@@ -33,7 +33,7 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
 
     alt: what the figure shows, in a sentence. labels: what to write beside a control (its name otherwise).
     controls, by argument: ``(low, high, step)`` a slider (whole numbers if all three are); a list: a slider through its
-    values, or a menu if there are words in it; ``bool``: a box to tick, for example to reveal an answer.
+    values (in a menu JupyterLab would take the arrow keys away); ``bool``: a box to tick, say to reveal an answer.
     Raises TypeError if a control names no argument of ``draw`` with a default value.
     """
     parameters = inspect.signature(draw).parameters
@@ -74,6 +74,6 @@ def _control(spec: tuple | list | type, value: object, label: str) -> widgets.Wi
     if spec is bool:
         return widgets.Checkbox(**wide | {"style": {"description_width": "0"}})
     if isinstance(spec, list):
-        return (widgets.Dropdown if str in map(type, spec) else widgets.SelectionSlider)(options=spec, **wide)
+        return widgets.SelectionSlider(options=spec, **wide)
     whole = all(isinstance(number, int) for number in spec)
     return (widgets.IntSlider if whole else widgets.FloatSlider)(min=spec[0], max=spec[1], step=spec[2], **wide)

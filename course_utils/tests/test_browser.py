@@ -238,7 +238,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
         figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
         box = boxes.nth(number)
         box.scroll_into_view_if_needed()
-        rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-dropdown, .widget-checkbox")
+        rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-checkbox")
         expect(rows).to_have_count(len(controls))
         cut = box.locator(".widget-label").evaluate_all(
             "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.title)"
@@ -302,13 +302,6 @@ def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Calla
         yield press("Space")
         assert value() is not default
         yield press("Space")
-    elif row.locator("select").count():
-        row.locator("select").focus()
-        labels = kernel.value(f"[str(option) for option in {item}.options]")
-        here = labels.index(str(default))
-        for target in (0, len(labels) - 1, here):
-            if row.locator("select").evaluate("menu => menu.selectedIndex") != target:
-                yield press("Home" if target == 0 else "End" if target == len(labels) - 1 else "ArrowUp")
     else:
         handle = row.locator(".noUi-handle")
         handle.focus()

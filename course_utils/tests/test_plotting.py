@@ -171,7 +171,7 @@ def test_explore_shows_figure_and_text_before_the_controls(output: Page) -> None
     assert controls["text/plain"] == "[interactive: slope k, other, word, tick - run the notebook to use the controls]"
     assert "application/vnd.jupyter.widget-view+json" in controls
     (_, items) = interactive.FIGURES[0]
-    kinds = [widgets.IntSlider, widgets.SelectionSlider, widgets.Dropdown, widgets.Checkbox]
+    kinds = [widgets.IntSlider, widgets.SelectionSlider, widgets.SelectionSlider, widgets.Checkbox]
     assert [type(item) for item in items.values()] == kinds
 
     items["k"].value = 3
