@@ -8,6 +8,7 @@ which is equal everywhere: the vectors u and v, equal at the start, stay equal w
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -96,6 +97,8 @@ def join(device: str) -> str:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and world_size() == 1:  # joining again changes nothing
         if device == "cuda" and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
             raise ValueError(f"each process needs a GPU of its own, and torch sees {torch.cuda.device_count()} here")
+        # torch 2.14 would like both to be called by names that torch 2.11 does not know
+        warnings.filterwarnings("ignore", ".*(broadcast_buffers|functional.all_reduce)", FutureWarning)
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
