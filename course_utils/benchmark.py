@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,19 +23,17 @@ from .fast import fast_updates
 from .models import sample_noise
 from .normalization import METHODS, linear_layers
 from .runs import RunError, written_whole
-from .training import Config, Run, update_discriminator, update_generator
+from .training import Config, Run, Updates, update_discriminator, update_generator
 
 TORCHS = "spectral_norm, torch's"
 COMPILED = "spectral_norm, bfloat16, compiled"
-PLAIN = (update_discriminator, update_generator)
+PLAIN = Updates(update_discriminator, update_generator)
 
 
 class Candidate:
     """One way to train, ready to make an iteration: an update of D and one of G."""
 
-    def __init__(
-        self, config: Config, real: Tensor, updates: tuple[Callable, Callable] = PLAIN, torchs: bool = False
-    ) -> None:
+    def __init__(self, config: Config, real: Tensor, updates: Updates = PLAIN, torchs: bool = False) -> None:
         self.config, self.real, self.updates, self.seconds = config, real, updates, []
         self.run = Run.start(config, real.device)
         if torchs:  # the same weights under torch's own spectral_norm
@@ -46,10 +43,10 @@ class Candidate:
 
     def iterate(self) -> None:
         """One update of each network."""
-        run, (step_d, step_g) = self.run, self.updates
+        run, updates = self.run, self.updates
         z = [sample_noise(len(self.real), self.config.d_z, run.rng) for _ in range(2)]
-        step_d(self.config, run.generator, run.discriminator, run.adam_d, self.real, z[0], run.rng)
-        step_g(self.config, run.generator, run.discriminator, run.adam_g, z[1])
+        updates.discriminator(self.config, run.generator, run.discriminator, run.adam_d, self.real, z[0], run.rng)
+        updates.generator(self.config, run.generator, run.discriminator, run.adam_g, z[1])
 
     def measure(self, repeats: int) -> None:
         """Time `repeats` iterations and keep the seconds of one."""
@@ -164,7 +161,7 @@ def main() -> None:
     o = p.parse_args()
     sizes = PROFILES[o.profile]
     config = {
-        "architecture": o.architecture, "size": o.size or sizes.size, "width": o.width or sizes.width,
+        "architecture": o.architecture, "size": o.size or sizes.size, "width": o.width or sizes.width_of(o.architecture),
         "batch_size": o.batch_size or sizes.batch_size, "channels": o.channels or (1 if sizes.device == "cpu" else 3),
     }  # fmt: skip
     try:

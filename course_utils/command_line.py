@@ -18,7 +18,7 @@ from .environment import PROFILES, Profile, profile
 from .fast import PRECISIONS, fast_updates
 from .normalization import METHODS
 from .runs import RunError, make_judge, train_in_folder
-from .training import LOSSES, SETTINGS, Config
+from .training import LOSSES, NAMED_SETTINGS, Config
 
 DATA = {"fashion_mnist": (1, (16, 28, 32)), "cifar10": (3, (32,)), "stl10": (3, (48,))}  # channels, sizes
 
@@ -42,14 +42,16 @@ def parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, help="folder for checkpoint.pt, record.npz and samples.png")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     add("--method", default="spectral_norm", choices=METHODS, help="what holds D back (default: %(default)s)")
-    add("--setting", default="C", choices=SETTINGS, help="Adam and n_dis of the paper's Table 1 (default: %(default)s)")
+    add("--setting", default="C", choices=NAMED_SETTINGS,
+        help="Adam and n_dis of the paper's Table 1, or of its ResNet runs (default: %(default)s)")  # fmt: skip
     add("--loss", choices=LOSSES, help="default: wasserstein for wgan_gp, standard for all others")
     add("--architecture", default="cnn", choices=("cnn", "resnet"), help="Table 3 or Table 4 (default: %(default)s)")
     add("--data", default="fashion_mnist", metavar="NAME",
-        help=f"{', '.join(DATA)}, or a .pt file with a uint8 tensor (N, 1 or 3, size, size)")  # fmt: skip
+        help=f"{', '.join(DATA)}, or a .pt file with a uint8 tensor (N, 1 or 3, size, size), or with a dictionary of such "
+        "`images` and their int64 `labels` (N); labels give the record a Frechet distance")  # fmt: skip
     add("--profile", choices=PROFILES, help="sizes for a laptop or for a GPU (default: gpu where there is one)")
     for name, text in (
-        ("size", "pixels of a side"), ("width", "channels of the narrowest layer of both networks"),
+        ("size", "pixels of a side"), ("width", "channels of D's narrowest layer"),
         ("batch-size", "images of a batch"), ("steps", "updates of the generator"),
     ):  # fmt: skip
         add(f"--{name}", type=positive, help=f"{text} (default: the profile's)")
@@ -63,25 +65,28 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def read_tensor(name: str) -> Tensor:
-    """The images in a .pt file, uint8, (N, 1 or 3, size, size); DataError if it holds something else."""
+def read_images(name: str) -> tuple[Tensor, Tensor]:
+    """Images (N, 1 or 3, size, size), uint8, and labels (N), -1 where there are none, of a .pt file; DataError for another."""
     wanted = f"{name} must hold a non-empty uint8 tensor (N, 1 or 3, size, size), as torch.save writes it"
     try:
-        images = torch.load(name, weights_only=True)
+        content = torch.load(name, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{wanted}; it is no file of tensors ({type(error).__name__})") from error
+    labelled = isinstance(content, dict)
+    images = content.get("images") if labelled else content
     if not isinstance(images, Tensor):
-        raise DataError(f"{wanted}, got {type(images).__name__}")
+        raise DataError(f"{wanted}, alone or as `images` of a dictionary, got {type(images).__name__}")
     shape = tuple(images.shape)
-    if (
-        images.dtype != torch.uint8
-        or len(shape) != 4
-        or not len(images)
-        or shape[1] not in (1, 3)
-        or shape[2] != shape[3]
-    ):
+    fits = len(shape) == 4 and shape[0] > 0 and shape[1] in (1, 3) and shape[2] == shape[3]
+    if images.dtype != torch.uint8 or not fits:
         raise DataError(f"{wanted}, got {images.dtype} {shape}")
-    return images
+    labels = content.get("labels") if labelled else torch.full(shape[:1], -1)
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != shape[:1]:
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError(f"the labels of {name} must be an int64 tensor ({shape[0]},), one for each image, got {got}")
+    if labelled and labels.min() < 0:
+        raise DataError(f"the labels of {name} must count from 0, got {int(labels.min())}")
+    return images, labels
 
 
 def load_images(name: str, size: int) -> Images:
@@ -90,8 +95,11 @@ def load_images(name: str, size: int) -> Images:
         return load_fashion_mnist(size)
     if name in DATA:
         return load_cifar10() if name == "cifar10" else load_stl10()
-    images = read_tensor(name)
-    return Images(images.float().div(127.5).sub(1), torch.full((len(images),), -1))
+    images, labels = read_images(name)
+    order = torch.randperm(
+        len(images), generator=torch.Generator().manual_seed(0)
+    )  # the judge learns from the first third
+    return Images(images[order].float().div(127.5).sub(1), labels[order])
 
 
 def configuration(options: argparse.Namespace, sizes: Profile) -> Config:
@@ -99,7 +107,7 @@ def configuration(options: argparse.Namespace, sizes: Profile) -> Config:
     if options.data in DATA:
         channels, offered = DATA[options.data]
     elif options.data.endswith(".pt"):
-        channels, *offered = read_tensor(options.data).shape[1:3]
+        channels, *offered = read_images(options.data)[0].shape[1:3]
     else:
         raise ValueError(f"unknown data {options.data!r}; choose one of: {', '.join(DATA)}, or a .pt file")
     size = options.size or (sizes.size if sizes.size in offered else offered[-1])
@@ -107,7 +115,7 @@ def configuration(options: argparse.Namespace, sizes: Profile) -> Config:
         raise ValueError(f"{options.data} comes with {' or '.join(map(str, offered))} pixels, got --size {size}")
     return Config(
         method=options.method, setting=options.setting, loss=options.loss, architecture=options.architecture,
-        size=size, channels=channels, width=options.width or sizes.width, steps=options.steps or sizes.steps,
+        size=size, channels=channels, width=options.width or sizes.width_of(options.architecture), steps=options.steps or sizes.steps,
         batch_size=options.batch_size or sizes.batch_size, decay=options.decay, seed=options.seed,
     )  # fmt: skip
 
@@ -137,6 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )  # fmt: skip
     except (RunError, DataError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except RuntimeError as error:
+        if not (options.compile and isinstance(error, torch._dynamo.exc.BackendCompilerFailed)):
+            raise
+        why = " ".join(str(error).strip().splitlines()[:2]).strip()  # the rest is for the authors of torch
+        print(f"error: torch.compile failed ({why}); mend that, or leave --compile out", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("broken off; what the last checkpoint holds can be resumed", file=sys.stderr)

@@ -21,10 +21,14 @@ class Profile:
     name: str
     device: str
     size: int  # pixels
-    width: int  # channels of the narrowest layer
+    width: int  # channels of the CNN's narrowest layer
     batch_size: int
     steps: int  # generator updates of a full run
     seeds: tuple[int, ...]
+
+    def width_of(self, architecture: str) -> int:
+        """The width for "cnn" or "resnet": on a GPU those of the paper's Tables 3 and 4."""
+        return self.width * (2 if architecture == "resnet" else 1)
 
 
 PROFILES = {

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from .normalization import REPARAMETRIZATIONS
 from .parallel import world_size
-from .training import PENALIZED, Config, build_models, update_discriminator, update_generator
+from .training import PENALIZED, Config, Updates, build_models, update_discriminator, update_generator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -55,8 +55,8 @@ def one_pass(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tens
     return discriminator(torch.cat([real, fake])).split([len(real), len(fake)])
 
 
-def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = False) -> tuple[Callable, Callable]:
-    """Two functions for `train(..., updates=...)`, with the signatures of update_discriminator and update_generator.
+def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = False) -> Updates:
+    """What `train(..., updates=...)` takes, in the place of the two plain updates.
 
     precision: of convolutions and products, "bfloat16" or "float32". compiled: let torch.compile fuse the networks; with
     a gradient penalty D stays as it is, since a compiled function has no second derivative. Batch norm in D keeps two
@@ -88,7 +88,7 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
     def step_g(config: Config, generator: nn.Module, discriminator: nn.Module, *rest: object) -> Tensor:
         return update_generator(config, *pair(generator, discriminator), *rest)
 
-    return step_d, step_g
+    return Updates(step_d, step_g, f"{precision}, compiled" if compiled else precision)
 
 
 def _functional(skeleton: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:

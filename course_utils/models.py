@@ -100,7 +100,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c_in, s, s) -> (batch, c_out, 2s, 2s)."""
         h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2))
-        return self.conv2(F.relu(self.norm2(h))) + self.shortcut(F.interpolate(x, scale_factor=2))
+        # up-sampling last is cheaper and the same: repeating pixels and a 1x1 convolution commute
+        return self.conv2(F.relu(self.norm2(h))) + F.interpolate(self.shortcut(x), scale_factor=2)
 
 
 class DownBlock(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ SETTINGS = {  # Table 1 of the paper
     "E": Setting(1e-3, 0.5, 0.999, 5),
     "F": Setting(1e-3, 0.9, 0.999, 5),
 }
+NAMED_SETTINGS = {**SETTINGS, "resnet": Setting(2e-4, 0.0, 0.9, 5)}  # the ResNet runs of Appendix B.2
 
 PENALIZED = ("gan_gp", "wgan_gp")
 
@@ -46,9 +48,10 @@ PENALIZED = ("gan_gp", "wgan_gp")
 class Config:
     """Everything that determines a run, with the paper's names. Defaults: the laptop scale of this course.
 
-    method: one of METHODS; setting: one of SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
-    "wasserstein", None for the one the method was published with. steps: generator updates; decay: alpha falls
-    linearly to 0 over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
+    method: one of METHODS; setting: one of NAMED_SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
+    "wasserstein", None for the one the method was published with. width: channels of D's narrowest layer, and of G's;
+    the ResNet's G has twice as many, in Table 4 256 for 128. steps: generator updates; decay: alpha falls linearly to 0
+    over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
     """
 
     method: str = "spectral_norm"
@@ -72,7 +75,7 @@ class Config:
         check_method(self.method)
         choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
         if not isinstance(self.setting, Setting):
-            choices["setting"] = SETTINGS
+            choices["setting"] = NAMED_SETTINGS
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 offered = ", ".join(str(choice) for choice in allowed)
@@ -98,7 +101,7 @@ class Config:
     @property
     def adam(self) -> Setting:
         """The values of the setting, whether it was given by letter or in full."""
-        return self.setting if isinstance(self.setting, Setting) else SETTINGS[self.setting]
+        return self.setting if isinstance(self.setting, Setting) else NAMED_SETTINGS[self.setting]
 
     @property
     def loss_name(self) -> str:
@@ -161,7 +164,7 @@ def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
             generator = cnn_generator(config.size, config.channels, config.width, config.d_z)
             discriminator = cnn_discriminator(config.size, config.channels, config.width, config.method)
         else:
-            generator = resnet_generator(config.size, config.channels, config.width, config.d_z)
+            generator = resnet_generator(config.size, config.channels, 2 * config.width, config.d_z)
             discriminator = ResNetDiscriminator(config.channels, config.width, config.method)
         return generator, normalize(discriminator, config.method)
 
@@ -269,26 +272,34 @@ def update_generator(config: Config, generator: nn.Module, discriminator: nn.Mod
     return loss.detach()
 
 
+class Updates(NamedTuple):
+    """Two functions with the signatures of `update_discriminator` and `update_generator`, and how they compute."""
+
+    discriminator: Callable
+    generator: Callable
+    arithmetic: str = "float32"
+
+
 def train(
     config: Config,
     images: Tensor,
     callback: Callable[[int, Run], object] | None = None,
     run: Run | None = None,
-    updates: tuple[Callable, Callable] | None = None,
+    updates: Updates | None = None,
 ) -> Run:
     """Train a GAN on images (N, channels, size, size) in [-1, 1], on the device they lie on, and return the run.
 
     callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
-    the training ends there. run: one that was interrupted, to be continued. updates: another pair of functions in the
-    place of `update_discriminator` and `update_generator`, such as those of fast.py.
+    the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
+    `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
     Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
     the step). Deterministic in `config.seed` on one machine with one number of threads. Started by torchrun, each
     process computes its share of every batch.
     """
     check_images(config, images)
     run = run or Run.start(config, images.device)
-    step_d, step_g = updates or (update_discriminator, update_generator)
     processes = Processes(run.generator, run.discriminator)
+    step_d, step_g, _ = updates or Updates(update_discriminator, update_generator)
     real_batches = batches(images, config.batch_size, run.rng)
     patience = 1 if images.device.type == "cpu" else 100  # to look at a loss is to wait for the GPU
     start, before = time.perf_counter() - run.seconds, run.step

@@ -94,3 +94,8 @@ def test_python_versions(version, fine, monkeypatch):
     complaints = [text for text in check_versions() if text.startswith("Python")]
     assert bool(complaints) != fine
     assert fine or ".".join(map(str, version)) in complaints[0]
+
+
+def test_widths_on_a_gpu_are_those_of_the_paper():
+    """Table 3: 64 channels; Table 4: 128 in D."""
+    assert (PROFILES["gpu"].width_of("cnn"), PROFILES["gpu"].width_of("resnet")) == (64, 128)

@@ -17,7 +17,7 @@ from course_utils import parallel
 from course_utils.command_line import main
 from course_utils.parallel import SyncedBatchNorm
 from course_utils.runs import load_record, read_checkpoint, train_in_folder
-from course_utils.training import Config, Setting, build_models, train, update_discriminator, update_generator
+from course_utils.training import Config, Setting, Updates, build_models, train, update_discriminator, update_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -46,7 +46,8 @@ def stop_and_resume(images):
         return update_generator(*args)
 
     train_in_folder(config, images, "whole", progress=0)
-    assert train_in_folder(config, images, "parts", progress=0, updates=(update_discriminator, stopping)).step == 1
+    updates = Updates(update_discriminator, stopping)
+    assert train_in_folder(config, images, "parts", progress=0, updates=updates).step == 1
     train_in_folder(config, images, "parts", resume=True, progress=0)
 
 

@@ -1,6 +1,7 @@
 """runs.py: checkpoints that resume bit by bit, files written whole or not at all, records that can be read again."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -17,7 +18,8 @@ import pytest
 import torch
 
 from course_utils import runs, training
-from course_utils.command_line import main
+from course_utils.command_line import load_images, main
+from course_utils.fast import fast_updates
 from course_utils.models import SmallClassifier
 from course_utils.runs import (
     Judge,
@@ -31,7 +33,7 @@ from course_utils.runs import (
     written_whole,
 )
 from course_utils.spectral import spectra
-from course_utils.training import Config, Run, Setting, train
+from course_utils.training import Config, Run, Setting, Updates, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"width": 4, "d_z": 6, "batch_size": 4, "steps": 6}
@@ -232,7 +234,7 @@ def test_measure_tells_of_samples_and_of_the_weights_in_use():
     spoilt = measure(run, judge(), n_images=5)
     assert spoilt["distance"].isnan() and spoilt["score"].isnan()
     early = {name: value for name, value in row.items() if name in without}  # from the time before there was a judge
-    record = runs.make_record(run, [early, row, spoilt], judge(), "test")
+    record = runs.make_record(run, [early, row, spoilt], judge(), "test", "float32")
     assert record["distance"][1] == row["distance"] and np.isnan(record["distance"][[0, 2]]).all()
 
 
@@ -259,7 +261,7 @@ def test_a_run_in_a_folder_leaves_checkpoint_record_and_samples(tmp_path, capsys
 def test_long_curves_are_averaged_over_stretches():
     run = Run.start(Config(**{**TINY, "steps": 10}))
     run.curves[0], run.step = torch.arange(10.0), 9
-    record = runs.make_record(run, [], None, "test", n_points=3)
+    record = runs.make_record(run, [], None, "test", "float32", n_points=3)
     assert record["d_loss"].tolist() == [1, 4, 7] and record["curve_step"].tolist() == [3, 6, 9]
     assert record.about["curve_mean_over"] == 3
 
@@ -331,7 +333,7 @@ def test_a_run_resumed_with_other_measurements_in_a_folder_that_was_deleted(tmp_
         signal.raise_signal(signal.SIGTERM)
         return training.update_generator(*args)
 
-    train_in_folder(config, images(), folder, progress=0, updates=(training.update_discriminator, interrupted))
+    train_in_folder(config, images(), folder, progress=0, updates=Updates(training.update_discriminator, interrupted))
 
     def deleted(*args):
         for file in folder.iterdir() if folder.exists() else ():
@@ -340,10 +342,39 @@ def test_a_run_resumed_with_other_measurements_in_a_folder_that_was_deleted(tmp_
             folder.rmdir()
         return training.update_generator(*args)
 
-    updates = (training.update_discriminator, deleted)
+    updates = Updates(training.update_discriminator, deleted)
     train_in_folder(config, images(), folder, resume=True, n_measurements=3, progress=0, updates=updates)
     record = load_record(folder / "record.npz")
     assert record["step"].tolist() == [0, 1, 3, 6] and len(record["images"]) == 4 and record.about["steps_done"] == 6
+
+
+def test_a_run_goes_on_only_in_the_arithmetic_that_it_began_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    torch.save(pixels(), tmp_path / "images.pt")
+    train_in_folder(Config(**TINY), images(), tmp_path / "plain", progress=0)
+    assert load_record(tmp_path / "plain" / "record.npz").about["arithmetic"] == "float32"
+    with pytest.raises(RunError, match="computed in float32; to go on in bfloat16 would be another run"):
+        updates = fast_updates(Config(**TINY), "bfloat16")
+        train_in_folder(Config(**TINY), images(), tmp_path / "plain", resume=True, progress=0, updates=updates)
+    main(arguments(tmp_path, "fast", "--steps", 2, "--precision", "bfloat16"))
+    assert load_record(tmp_path / "fast" / "record.npz").about["arithmetic"] == "bfloat16"
+    with pytest.raises(SystemExit):
+        main(arguments(tmp_path, "fast", "--steps", 2, "--resume"))
+    assert "was computed in bfloat16; to go on in float32" in capsys.readouterr().err
+
+
+def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch, capsys):
+    def broken(graph, inputs):
+        raise OSError("no compiler\nand a long report")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=broken))
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    torch.save(pixels(), tmp_path / "images.pt")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(tmp_path, "run", "--steps", 2, "--compile"))
+    shown = capsys.readouterr().err
+    assert stop.value.code == 1 and "error: torch.compile failed (" in shown and "no compiler" in shown
+    assert "long report" not in shown and "Traceback" not in shown
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint_and_says_so(tmp_path, monkeypatch):
@@ -477,6 +508,21 @@ def test_killed_at_random_moments_nothing_is_lost_and_ctrl_c_in_the_terminal(tmp
     assert kill_and_resume(tmp_path, kills=2, steps=60) > 0
 
 
+def test_labelled_images_of_ones_own_are_judged_the_others_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    torch.save(pixels(), tmp_path / "images.pt")
+    main(arguments(tmp_path, "unlabelled", "--steps", 2))
+    sorted_by_label = {"images": pixels(), "labels": torch.arange(32) // 4}
+    torch.save(sorted_by_label, tmp_path / "images.pt")
+    main(arguments(tmp_path, "labelled", "--steps", 2))
+    assert "distance" not in load_record(tmp_path / "unlabelled" / "record.npz").arrays
+    assert np.isfinite(load_record(tmp_path / "labelled" / "record.npz")["distance"]).all()
+    images, labels = load_images(str(tmp_path / "images.pt"), 16)
+    assert set(labels[:10].tolist()) != {0, 1, 2}, "the judge learns from the first third"
+    first = int(labels.argmin())  # each image keeps its label
+    assert any(torch.equal(images[first], image.float().div(127.5).sub(1)) for image in pixels()[:4])
+
+
 def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
@@ -485,6 +531,9 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
         "two": torch.cat([pixels()] * 2, 1), "oblong": pixels()[..., 1:], "code": SmallClassifier(),
     }.items():  # fmt: skip
         torch.save(content, f"{name}.pt")
+    labels = torch.arange(len(pixels()))
+    for name, given in {"none": None, "halves": labels / 2, "few": labels[1:], "negative": labels - 1}.items():
+        torch.save({"images": pixels(), "labels": given}, f"labels_{name}.pt")
     Path("text.pt").write_text("hello")
     Path("a_file").write_text("")
     tensor = "must hold a non-empty uint8 tensor (N, 1 or 3, size, size)"
@@ -502,7 +551,15 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
         *((["--steps", n], 2, f"--steps: must be a whole number, 1 or more, got '{n}'") for n in ("-1", "0", "2.5")),
         (["--checkpoint-every", "0"], 2, "--checkpoint-every: must be a whole number, 1 or more, got '0'"),
         (["--data", "floats.pt"], 2, f"floats.pt {tensor}, as torch.save writes it, got torch.float32 (32, 1, 16, 16)"),
-        (["--data", "dict.pt"], 2, f"{tensor}, as torch.save writes it, got dict"),
+        (["--data", "dict.pt"], 2, f"{tensor}, as torch.save writes it, alone or as `images` of a dictionary, got int"),
+        (
+            ["--data", "labels_none.pt"],
+            2,
+            "labels_none.pt must be an int64 tensor (32,), one for each image, got NoneType",
+        ),
+        (["--data", "labels_halves.pt"], 2, "an int64 tensor (32,), one for each image, got torch.float32 (32,)"),
+        (["--data", "labels_few.pt"], 2, "an int64 tensor (32,), one for each image, got torch.int64 (31,)"),
+        (["--data", "labels_negative.pt"], 2, "the labels of labels_negative.pt must count from 0, got -1"),
         *((["--data", f"{name}.pt"], 2, tensor) for name in ("empty", "flat", "two", "oblong", "code", "text")),
     ]:
         if "gpu" in given and torch.cuda.is_available():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from course_utils import training
+from course_utils.models import ResNetDiscriminator, count_parameters, resnet_generator
 from course_utils.normalization import (
     METHODS,
     SpectralNorm,
@@ -163,6 +164,15 @@ def test_a_setting_of_ones_own():
     config = Config(setting=own)
     assert config.adam is own and Config(setting="F").adam == SETTINGS["F"]
     assert "alpha 0.0003, beta1 0, beta2 0.9, n_dis 2" in config.describe()
+
+
+def test_the_paper_s_resnet_runs():
+    """Appendix B.2 and Table 4: Adam as in Gulrajani et al. 2017, D of width 128 against a generator of twice that."""
+    config = Config(setting="resnet", architecture="resnet", size=32, channels=3, width=128)
+    assert dataclasses.astuple(config.adam) == (2e-4, 0.0, 0.9, 5) and "setting resnet" in config.describe()
+    generator, discriminator = build_models(config)
+    assert count_parameters(generator) == count_parameters(resnet_generator(32, 3, 256, 128))
+    assert count_parameters(discriminator) == count_parameters(ResNetDiscriminator(3, 128))
 
 
 def test_describe_says_everything():
