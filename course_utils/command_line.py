@@ -132,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, RuntimeError, OSError) as error:
         p.error(str(error))
     try:
+        torch.backends.cudnn.benchmark = True  # shapes never change: let cuDNN try which of its ways is fastest
         device = parallel.join(sizes.device)
         if parallel.rank() == 0:
             print(f"{config.describe()}; on {device}", flush=True)

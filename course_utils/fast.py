@@ -70,7 +70,8 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
     method = "none" if config.method in REPARAMETRIZATIONS else config.method
     with torch.device("meta"):  # the networks without numbers and without normalization
         skeletons = build_models(replace(config, method=method)) if compiled else (None, None)
-    calls = [torch.compile(_functional(skeleton)) if skeleton else None for skeleton in skeletons]
+    # shapes never change: without dynamic=False the second network would be compiled for any shape, which is slower
+    calls = [torch.compile(_functional(skeleton), dynamic=False) if skeleton else None for skeleton in skeletons]
     if config.method in PENALIZED:
         calls[1] = None
     wrapped: dict[int, Fast] = {}
@@ -88,7 +89,7 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
     def step_g(config: Config, generator: nn.Module, discriminator: nn.Module, *rest: object) -> Tensor:
         return update_generator(config, *pair(generator, discriminator), *rest)
 
-    return Updates(step_d, step_g, f"{precision}, compiled" if compiled else precision)
+    return Updates(step_d, step_g, f"fast {'compiled ' if compiled else ''}{precision} loop")
 
 
 def _functional(skeleton: nn.Module) -> Callable[[dict[str, Tensor], Tensor], Tensor]:

@@ -24,7 +24,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """(batch, channels, h, w) -> the same shape; running averages as in torch, with the unbiased variance."""
         if not self.training:
             return super().forward(x)
-        count = x.numel() // x.shape[1] * dist.get_world_size()
+        x, count = x.to(self.running_mean.dtype), x.numel() // x.shape[1] * dist.get_world_size()
         mean = all_reduce(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
         var = all_reduce(centred.square().sum((0, 2, 3))) / count
@@ -99,10 +99,10 @@ def join(device: str) -> str:
             raise ValueError(f"each process needs a GPU of its own, and torch sees {torch.cuda.device_count()} here")
         # torch 2.14 would like both to be called by names that torch 2.11 does not know
         warnings.filterwarnings("ignore", ".*(broadcast_buffers|functional.all_reduce)", FutureWarning)
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         if device == "cuda":
             device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return device
 
 

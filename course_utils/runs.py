@@ -35,7 +35,7 @@ from .models import SmallClassifier
 from .normalization import linear_layers
 from .parallel import any_process, rank, world_size
 from .spectral import output_dim, used_weight, weight_matrix
-from .training import CURVES, Config, Run, Updates, train
+from .training import CURVES, PLAIN_LOOP, Config, Run, Updates, train
 
 try:
     import fcntl
@@ -193,7 +193,7 @@ def measure(run: Run, judge: Judge | None, n_images: int = 16) -> dict[str, Tens
             row["score"] = inception_score(probabilities_of(judge.classifier, samples))[0].float().cpu()
     for k, layer in enumerate(linear_layers(run.discriminator)):
         matrix = weight_matrix(used_weight(layer).float(), output_dim(layer))
-        row[f"singular_values_{k}"] = torch.linalg.svdvals(matrix).cpu()
+        row[f"singular_values_{k}"] = torch.linalg.svdvals(matrix.cpu())
     return row
 
 
@@ -226,7 +226,7 @@ class Record:
 
 
 def make_record(
-    run: Run, rows: list[dict[str, Tensor]], judge: Judge | None, command: str, arithmetic: str, n_points: int = 200
+    run: Run, rows: list[dict[str, Tensor]], judge: Judge | None, command: str, loop: str, n_points: int = 200
 ) -> Record:
     """Gather the record of `run` from the measurements in `rows`."""
     thin = max(1, -(-run.step // n_points))
@@ -240,7 +240,7 @@ def make_record(
         "config": asdict(run.config), "description": run.config.describe(), "steps_done": run.step, "seed": run.config.seed,
         "seconds": round(run.seconds, 2), "command": command, "environment": environment_report(),
         "finished": time.strftime("%Y-%m-%d"), "layers": len(linear_layers(run.discriminator)), "curve_mean_over": thin,
-        "processes": world_size(), "arithmetic": arithmetic,
+        "processes": world_size(), "loop": loop,
         "judge": f"the course's small classifier; {judge.n_samples} samples against {len(judge.real_features)} real images"
         if judge else "none",
     }  # fmt: skip
@@ -348,8 +348,8 @@ def train_in_folder(
     interrupted. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
     updates; each measurement makes a checkpoint too. progress: seconds between two lines that say where the run stands,
     0 for none. Ctrl-C or SIGTERM ends the run after the present update, with everything written. Raises RunError when
-    `folder` holds a run already and resume is False, when another process trains there, when the images or the
-    arithmetic of `updates` are not those that the run began with, and for all that `load_checkpoint` refuses; ValueError
+    `folder` holds a run already and resume is False, when another process trains there, when the images or
+    `updates` are not those that the run began with, and for all that `load_checkpoint` refuses; ValueError
     for numbers out of range.
     """
     for name, value, least in (("n_measurements", n_measurements, 2), ("checkpoint_every", checkpoint_every, 1)):
@@ -361,15 +361,15 @@ def train_in_folder(
     checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
     command = "a notebook" if "ipykernel" in sys.modules else shlex.join(["python", *sys.orig_argv[1:]])
-    data, arithmetic = fingerprint(images), updates.arithmetic if updates else "float32"
+    data, loop = fingerprint(images), updates.name if updates else PLAIN_LOOP
     with reserved(folder) if writes else nullcontext(), Interrupt() as interrupt:
         if checkpoint.exists() and not resume:
             raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
         run, extra = load_checkpoint(checkpoint, config, images.device) if resume else (None, {})
         if extra.get("data", data) != data:
             raise RunError(f"{checkpoint} belongs to a run on other images (of {extra['data'][0]}, here {data[0]})")
-        if (before := extra.get("arithmetic", arithmetic)) != arithmetic:
-            raise RunError(f"{checkpoint} was computed in {before}; to go on in {arithmetic} would be another run")
+        if (before := extra.get("loop", loop)) != loop:
+            raise RunError(f"{checkpoint} was made by the {before}; to go on with the {loop} would be another run")
         run = run or Run.start(config, images.device)
         rows: list[dict[str, Tensor]] = extra.get("rows", [])
         if writes:
@@ -381,8 +381,8 @@ def train_in_folder(
         def keep() -> None:  # the checkpoint first: what it holds, the others can be made from
             if writes:
                 if run.step:
-                    save_checkpoint(run, checkpoint, {"rows": rows, "data": data, "arithmetic": arithmetic})
-                save_record(make_record(run, rows, judge, command, arithmetic), record_file)
+                    save_checkpoint(run, checkpoint, {"rows": rows, "data": data, "loop": loop})
+                save_record(make_record(run, rows, judge, command, loop), record_file)
                 with written_whole(samples_file) as file:
                     save_image(rows[-1]["images"] / 255, file, format="png", nrow=4)
 
@@ -405,7 +405,7 @@ def train_in_folder(
             train(config, images, after_update, run, updates)
         except FloatingPointError as error:  # the checkpoint stays the last good one; the record tells what happened
             if writes:
-                record = make_record(run, rows, judge, command, arithmetic)
+                record = make_record(run, rows, judge, command, loop)
                 record.about["diverged"] = str(error)
                 save_record(record, record_file)
             raise

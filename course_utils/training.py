@@ -272,12 +272,15 @@ def update_generator(config: Config, generator: nn.Module, discriminator: nn.Mod
     return loss.detach()
 
 
+PLAIN_LOOP = "plain float32 loop"
+
+
 class Updates(NamedTuple):
-    """Two functions with the signatures of `update_discriminator` and `update_generator`, and how they compute."""
+    """Two functions with the signatures of `update_discriminator` and `update_generator`, and their name."""
 
     discriminator: Callable
     generator: Callable
-    arithmetic: str = "float32"
+    name: str = PLAIN_LOOP
 
 
 def train(
@@ -293,7 +296,7 @@ def train(
     the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
     `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
     Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
-    the step). Deterministic in `config.seed` on one machine with one number of threads. Started by torchrun, each
+    the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
     process computes its share of every batch.
     """
     check_images(config, images)

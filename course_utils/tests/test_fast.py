@@ -45,7 +45,7 @@ def test_compiled_networks_agree_too(method, backend, monkeypatch):
 def test_with_a_gradient_penalty_only_the_generator_is_compiled(monkeypatch):
     seen = []
 
-    def watched(function):
+    def watched(function, **options):
         return lambda parameters, x: (seen.append(x.ndim), function(parameters, x))[1]
 
     monkeypatch.setattr(torch, "compile", watched)
@@ -115,6 +115,9 @@ def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
     assert set(METHODS) | {benchmark.TORCHS} <= set(result["images_per_second"])
     assert all(f"\n{method} " in shown for method in METHODS) and "time over torch's" in shown
     assert all(speed > 0 for speed in result["images_per_second"].values())
+    assert benchmark.fastest({"none": 9, "spectral_norm": 2, "spectral_norm, bfloat16": 3, benchmark.TORCHS: 4}) == (
+        "spectral_norm, bfloat16"
+    )
     for options, message in [(["--size", "17"], "got 17"), (["--rounds", "0"], "1 or more, got '0'")]:
         monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, *options])
         with pytest.raises(SystemExit) as stop:

@@ -234,7 +234,7 @@ def test_measure_tells_of_samples_and_of_the_weights_in_use():
     spoilt = measure(run, judge(), n_images=5)
     assert spoilt["distance"].isnan() and spoilt["score"].isnan()
     early = {name: value for name, value in row.items() if name in without}  # from the time before there was a judge
-    record = runs.make_record(run, [early, row, spoilt], judge(), "test", "float32")
+    record = runs.make_record(run, [early, row, spoilt], judge(), "test", "plain float32 loop")
     assert record["distance"][1] == row["distance"] and np.isnan(record["distance"][[0, 2]]).all()
 
 
@@ -261,7 +261,7 @@ def test_a_run_in_a_folder_leaves_checkpoint_record_and_samples(tmp_path, capsys
 def test_long_curves_are_averaged_over_stretches():
     run = Run.start(Config(**{**TINY, "steps": 10}))
     run.curves[0], run.step = torch.arange(10.0), 9
-    record = runs.make_record(run, [], None, "test", "float32", n_points=3)
+    record = runs.make_record(run, [], None, "test", "plain float32 loop", n_points=3)
     assert record["d_loss"].tolist() == [1, 4, 7] and record["curve_step"].tolist() == [3, 6, 9]
     assert record.about["curve_mean_over"] == 3
 
@@ -348,19 +348,21 @@ def test_a_run_resumed_with_other_measurements_in_a_folder_that_was_deleted(tmp_
     assert record["step"].tolist() == [0, 1, 3, 6] and len(record["images"]) == 4 and record.about["steps_done"] == 6
 
 
-def test_a_run_goes_on_only_in_the_arithmetic_that_it_began_with(tmp_path, monkeypatch, capsys):
+def test_a_run_goes_on_only_with_the_loop_that_it_began_with(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
     torch.save(pixels(), tmp_path / "images.pt")
     train_in_folder(Config(**TINY), images(), tmp_path / "plain", progress=0)
-    assert load_record(tmp_path / "plain" / "record.npz").about["arithmetic"] == "float32"
-    with pytest.raises(RunError, match="computed in float32; to go on in bfloat16 would be another run"):
+    assert load_record(tmp_path / "plain" / "record.npz").about["loop"] == "plain float32 loop"
+    with pytest.raises(
+        RunError, match="made by the plain float32 loop; to go on with the fast bfloat16 loop would be another run"
+    ):
         updates = fast_updates(Config(**TINY), "bfloat16")
         train_in_folder(Config(**TINY), images(), tmp_path / "plain", resume=True, progress=0, updates=updates)
     main(arguments(tmp_path, "fast", "--steps", 2, "--precision", "bfloat16"))
-    assert load_record(tmp_path / "fast" / "record.npz").about["arithmetic"] == "bfloat16"
+    assert load_record(tmp_path / "fast" / "record.npz").about["loop"] == "fast bfloat16 loop"
     with pytest.raises(SystemExit):
         main(arguments(tmp_path, "fast", "--steps", 2, "--resume"))
-    assert "was computed in bfloat16; to go on in float32" in capsys.readouterr().err
+    assert "was made by the fast bfloat16 loop; to go on with the plain float32 loop" in capsys.readouterr().err
 
 
 def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch, capsys):
