@@ -70,6 +70,8 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
     method = "none" if config.method in REPARAMETRIZATIONS else config.method
     with torch.device("meta"):  # the networks without numbers and without normalization
         skeletons = build_models(replace(config, method=method)) if compiled else (None, None)
+    if compiled:
+        torch.compiler.reset()  # torch counts compilations over all runs of a process, and gives up, silently, after eight
     # shapes never change: without dynamic=False the second network would be compiled for any shape, which is slower
     calls = [torch.compile(_functional(skeleton), dynamic=False) if skeleton else None for skeleton in skeletons]
     if config.method in PENALIZED:
