@@ -88,7 +88,7 @@ def play(field: Callable[[Tensor], Tensor], y: Tensor, step: float | Tensor, n: 
 def maxmin(h: Tensor) -> Tensor:
     """Sort neighbouring pairs, larger first (GroupSort 2, Anil, Lucas & Grosse 2019): (..., 2n) -> (..., 2n).
 
-    A permutation of the entries, so it keeps lengths and distances of its pieces; 1-Lipschitz. ValueError for odd sizes.
+    Its Jacobian is a permutation: 1-Lipschitz, and no gradient is ever lost. Raises ValueError for an odd size.
     """
     if h.shape[-1] % 2:
         raise ValueError(f"maxmin needs an even number of entries, got {h.shape[-1]}")

@@ -37,7 +37,7 @@ def check_scale(answer, rng):
 def check_rate(answer, rng):
     """Eigenvalues of the linearised game, by a general routine, on both sides of the best strength."""
     worst = 0.0
-    for low, high in [(0.05, 0.6), (0.6, 0.95), (1.05, 1.5), (1.5, 3.0)]:
+    for low, high in [(2.2, 3.0), (1.05, 1.9), (0.05, 0.6), (0.6, 0.95)]:  # above 2 all the mistakes differ
         rho = _uniform(low, high, rng)
         J = torch.tensor([[0, 0.5], [-0.5, -rho]], dtype=torch.float64)
         eigenvalues = torch.linalg.eigvals(J)
@@ -102,6 +102,9 @@ def check_abs(answer, rng):
         else:
             hidden = hidden.relu()
         value, wanted = (hidden @ W2.T)[:, 0], x[:, 0].abs() * (1 if kind == "maxmin" else 0.5)
+        if distance(value, wanted) < 1e-5:
+            worst = max(worst, distance(value, wanted))
+            continue
         if distance(value, torch.zeros_like(value)) < 1e-6:
             raise Wrong(
                 "zero",
@@ -177,7 +180,9 @@ def check_gram(answer, rng):
     """The p-norm of the singular values in double precision; then matrices whose squares leave single precision."""
     worst = 0.0
     for rows, columns, k in [(5, 5, 2), (6, 3, 1), (3, 7, 3), (8, 8, 0), (4, 6, 5)]:
-        W = torch.randn(rows, columns, generator=rng)
+        n = min(rows, columns)  # a flat spectrum, on which the bound is well above sigma
+        left, right = (torch.linalg.qr(torch.randn(size, n, generator=rng)).Q for size in (rows, columns))
+        W = 3 * left @ torch.diag(0.8 + 0.2 * torch.rand(n, generator=rng)) @ right.T
         s = torch.linalg.svdvals(W.double())
         norm = lambda p, s=s: torch.linalg.vector_norm(s, ord=p)
         hints = {
@@ -202,7 +207,7 @@ def check_gram(answer, rng):
                     f"{float(found):.4f} is less than sigma = {float(s[0]):.4f}: an upper bound was asked for. Power iteration comes from below.",
                 )
         worst = max(worst, compare(value, norm(2 ** (k + 1)), 1e-4, "The bound", hints))
-    for scale in (1e20, 1e-20):
+    for scale in (1e15, 1e-15):
         W = scale * torch.randn(6, 4, generator=rng)
         truth = scale * torch.linalg.vector_norm(torch.linalg.svdvals(W.double() / scale), ord=2**5)
         number = expect_number_or_overflow(answer(W, 4), scale)
