@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .normalization import check_method
-from .spectral import check_tensor
+from .spectral import check_tensor, named_layers
 
 
 def bottom_size(size: int) -> tuple[int, int]:
@@ -53,6 +53,28 @@ FEATURE_NORMS = {
     "batch_norm": lambda channels: _without_gain(nn.BatchNorm2d(channels)),
     "layer_norm": lambda channels: _without_gain(nn.GroupNorm(1, channels)),  # one group: over all of (C, H, W)
 }
+
+
+INITIALIZATIONS = {
+    "torch": "torch's own, uniform in +-1/sqrt(fan-in)",
+    "normal": "N(0, 0.02^2), biases zero: the authors' CNN",
+    "glorot": "Glorot and Bengio's uniform one, times sqrt(2) in residual blocks, biases zero: the authors' ResNet",
+    "orthogonal": "a random orthonormal matrix for each weight (section 4.1 of the paper, for D)",
+}
+
+
+@torch.no_grad()
+def initialize_(model: nn.Module, init: str) -> None:
+    """Draw the weights of every linear and convolutional layer anew, in place, as INITIALIZATIONS says."""
+    for name, layer in named_layers(model).items():
+        if init == "normal":
+            nn.init.normal_(layer.weight, std=0.02)
+        elif init == "glorot":
+            nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if name.endswith(("conv1", "conv2")) else 1.0)
+        elif init == "orthogonal":
+            nn.init.orthogonal_(layer.weight)
+        if init in ("normal", "glorot"):
+            nn.init.zeros_(layer.bias)
 
 
 def cnn_discriminator(size: int = 32, channels: int = 3, width: int = 64, method: str = "none") -> nn.Sequential:

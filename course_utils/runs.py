@@ -12,6 +12,7 @@ import os
 import pickle
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,7 +31,14 @@ from torchvision.utils import save_image
 
 from .data import Images
 from .environment import environment_report
-from .metrics import features_of, frechet_distance, inception_score, probabilities_of, train_classifier
+from .metrics import (
+    features_of,
+    frechet_distance,
+    inception_score,
+    precision_recall,
+    probabilities_of,
+    train_classifier,
+)
 from .models import SmallClassifier
 from .normalization import linear_layers
 from .parallel import any_process, rank, world_size
@@ -49,6 +57,10 @@ PARTS = (*NETWORKS, "adam_g", "adam_d")
 
 class RunError(RuntimeError):
     """A file of a run is missing, damaged, of another run, or could not be written; the message says which and why."""
+
+
+class FolderInUse(RunError):
+    """Another process is training in the folder."""
 
 
 @contextmanager
@@ -180,17 +192,25 @@ def measure(run: Run, judge: Judge | None, n_images: int = 16) -> dict[str, Tens
     """Sample images, their Frechet distance and classifier score, and the singular values of D, as a row of a record.
 
     images: (n_images, C, s, s), uint8, always from the same z. singular_values_k: those of the k-th weight as it is
-    used in D, largest first. distance and score (scalars) only with a judge: they belong to its classifier; NaN if a
-    sample is not finite.
+    used in D, largest first. distance, score, precision, recall (scalars) and classes, how many samples the classifier
+    takes for each class, only with a judge: they belong to its classifier; NaN if a sample is not finite.
     """
     samples = run.sample(judge.n_samples if judge else n_images, seed=1)
     row = {"step": torch.tensor(run.step), "images": samples[:n_images].add(1).mul(127.5).round().to(torch.uint8).cpu()}
     if judge:
-        row["distance"] = row["score"] = torch.tensor(torch.nan)
+        row |= dict.fromkeys(("distance", "score", "precision", "recall"), torch.tensor(torch.nan))
+        row["classes"] = torch.full((judge.classifier.head.out_features,), torch.nan)
         if torch.isfinite(samples).all():
-            distance = frechet_distance(judge.real_features, features_of(judge.classifier, samples))
+            features, probabilities = (
+                features_of(judge.classifier, samples),
+                probabilities_of(judge.classifier, samples),
+            )
+            distance = frechet_distance(judge.real_features, features)
             row["distance"] = torch.tensor(distance, dtype=torch.float32)
-            row["score"] = inception_score(probabilities_of(judge.classifier, samples))[0].float().cpu()
+            row["score"] = inception_score(probabilities)[0].float().cpu()
+            found = precision_recall(judge.real_features[: judge.n_samples], features)
+            row["precision"], row["recall"] = (torch.tensor(value, dtype=torch.float32) for value in found)
+            row["classes"] = probabilities.argmax(1).bincount(minlength=len(row["classes"])).float().cpu()
     for k, layer in enumerate(linear_layers(run.discriminator)):
         matrix = weight_matrix(used_weight(layer).float(), output_dim(layer))
         row[f"singular_values_{k}"] = torch.linalg.svdvals(matrix.cpu())
@@ -225,6 +245,19 @@ class Record:
         return [value / value[0] if value[0] > 0 else value for value in values]
 
 
+def commit() -> str:
+    """The commit that the course's code is at, "unknown" where git cannot tell, with "+" where files were changed since."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            cwd=here, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
 def make_record(
     run: Run, rows: list[dict[str, Tensor]], judge: Judge | None, command: str, loop: str, n_points: int = 200
 ) -> Record:
@@ -235,12 +268,13 @@ def make_record(
     usable = curves[:, : run.step // thin * thin].reshape(len(CURVES), -1, thin).mean(2)
     arrays = {"curve_step": np.arange(1, run.step + 1)[kept][: usable.shape[1]], **dict(zip(CURVES, usable))}
     for name in dict.fromkeys(name for row in rows for name in row):  # a judge may have come or gone with a resumption
-        arrays[name] = torch.stack([row.get(name, torch.tensor(torch.nan)) for row in rows]).numpy()
+        missing = torch.full_like(next(row[name] for row in rows if name in row), torch.nan, dtype=torch.float32)
+        arrays[name] = torch.stack([row.get(name, missing) for row in rows]).numpy()
     about = {
         "config": asdict(run.config), "description": run.config.describe(), "steps_done": run.step, "seed": run.config.seed,
         "seconds": round(run.seconds, 2), "command": command, "environment": environment_report(),
         "finished": time.strftime("%Y-%m-%d"), "layers": len(linear_layers(run.discriminator)), "curve_mean_over": thin,
-        "processes": world_size(), "loop": loop,
+        "processes": world_size(), "loop": loop, "commit": commit(),
         "judge": f"the course's small classifier; {judge.n_samples} samples against {len(judge.real_features)} real images"
         if judge else "none",
     }  # fmt: skip
@@ -306,7 +340,7 @@ def reserved(folder: Path) -> Iterator[None]:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(place)
-        raise RunError(f"another process is training in {folder}; wait for it, or choose another folder") from None
+        raise FolderInUse(f"another process is training in {folder}; wait for it, or choose another folder") from None
     except OSError:
         pass  # a file system without locks
     try:

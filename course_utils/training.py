@@ -16,19 +16,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from .models import ResNetDiscriminator, bottom_size, cnn_discriminator, cnn_generator, resnet_generator, sample_noise
+from .models import (
+    INITIALIZATIONS,
+    ResNetDiscriminator,
+    bottom_size,
+    cnn_discriminator,
+    cnn_generator,
+    initialize_,
+    resnet_generator,
+    sample_noise,
+)
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
 from .parallel import Processes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Hyper-parameters of Adam (alpha, beta1, beta2) and the discriminator updates per generator update (n_dis)."""
+    """Hyper-parameters of Adam (alpha, beta1, beta2) and the discriminator updates per generator update (n_dis).
+
+    alpha_g: the step size of G where it is another one than D's alpha.
+    """
 
     alpha: float
     beta1: float
     beta2: float
     n_dis: int
+    alpha_g: float | None = None
 
 
 SETTINGS = {  # Table 1 of the paper
@@ -51,7 +64,9 @@ class Config:
     method: one of METHODS; setting: one of NAMED_SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
     "wasserstein", None for the one the method was published with. width: channels of D's narrowest layer, and of G's;
     the ResNet's G has twice as many, in Table 4 256 for 128. steps: generator updates; decay: alpha falls linearly to 0
-    over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
+    over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties. penalty: add the gradient penalty to
+    a method that has none, such as SN with both in the paper's Table 7. init: one of INITIALIZATIONS; adam_eps: epsilon
+    of Adam.
     """
 
     method: str = "spectral_norm"
@@ -69,11 +84,14 @@ class Config:
     c: float = 0.01
     lambda_gp: float = 10.0
     lambda_ortho: float = 1e-2
+    penalty: bool = False
+    init: str = "torch"
+    adam_eps: float = 1e-8
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a number out of range."""
         check_method(self.method)
-        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
+        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet"), "init": INITIALIZATIONS}
         if not isinstance(self.setting, Setting):
             choices["setting"] = NAMED_SETTINGS
         for name, allowed in choices.items():
@@ -87,6 +105,9 @@ class Config:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         bottom_size(self.size)
+        for name in ("c", "adam_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         if self.adam.n_dis < 1:
             raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")
 
@@ -107,6 +128,11 @@ class Config:
     def loss_name(self) -> str:
         """The loss in use: the one asked for, or the one that belongs to the method."""
         return self.loss or ("wasserstein" if self.method == "wgan_gp" else "standard")
+
+    @property
+    def penalized(self) -> bool:
+        """Whether the gradient penalty is part of D's loss."""
+        return self.penalty or self.method in PENALIZED
 
     def describe(self) -> str:
         """One readable paragraph with every value, settings spelled out."""
@@ -166,6 +192,8 @@ def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
         else:
             generator = resnet_generator(config.size, config.channels, 2 * config.width, config.d_z)
             discriminator = ResNetDiscriminator(config.channels, config.width, config.method)
+        for network in (generator, discriminator) if config.init != "orthogonal" else (discriminator,):
+            initialize_(network, config.init)
         return generator, normalize(discriminator, config.method)
 
 
@@ -196,8 +224,14 @@ class Run:
         generator, discriminator = (model.to(device) for model in build_models(config))
         s, options = config.adam, {"fused": True} if torch.device(device).type == "cuda" else {}
         adam_g, adam_d = (
-            torch.optim.Adam([p for p in model.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2), **options)
-            for model in (generator, discriminator)
+            torch.optim.Adam(
+                [p for p in model.parameters() if p.requires_grad],
+                alpha,
+                (s.beta1, s.beta2),
+                config.adam_eps,
+                **options,
+            )
+            for model, alpha in ((generator, s.alpha_g or s.alpha), (discriminator, s.alpha))
         )
         rng, curves = torch.Generator(device).manual_seed(config.seed), torch.zeros(4, config.steps, device=device)
         return cls(config, generator, discriminator, adam_g, adam_d, rng, curves)
@@ -251,7 +285,7 @@ def update_discriminator(
     with parametrize.cached():  # D(real) and D(fake) see the same weight
         real_scores, fake_scores = score(discriminator, real, fake)
         loss = LOSSES[config.loss_name](real_scores, fake_scores)
-        if config.method in PENALIZED:
+        if config.penalized:
             loss = loss + config.lambda_gp * gradient_penalty(discriminator, real, fake, rng)
         if config.method == "orthonormal":
             loss = loss + config.lambda_ortho * orthonormal_penalty(discriminator)
@@ -336,9 +370,10 @@ def check_images(config: Config, images: Tensor) -> None:
 
 def set_alpha(config: Config, run: Run) -> None:
     """Adam's step size for the next update: alpha, or what a linear decay to 0 leaves of it."""
-    for optimizer in (run.adam_g, run.adam_d):
+    s, left = config.adam, 1 - run.step / config.steps if config.decay else 1
+    for optimizer, alpha in ((run.adam_g, s.alpha_g or s.alpha), (run.adam_d, s.alpha)):
         for group in optimizer.param_groups:
-            group["lr"] = config.adam.alpha * (1 - run.step / config.steps if config.decay else 1)
+            group["lr"] = alpha * left
 
 
 if __name__ == "__main__":
