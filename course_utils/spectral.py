@@ -6,6 +6,7 @@ Equation numbers are those of Miyato et al. 2018.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -145,6 +146,51 @@ def spectral_norm_gradient(weight: Tensor) -> Tensor:
     check_matrix(weight)
     u, _, vh = torch.linalg.svd(weight, full_matrices=False)
     return torch.outer(u[:, 0], vh[0])
+
+
+def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Equation (12) with any vectors u, v: the gradient in W of <pull, W / (u^T W v)>, u and v held constant.
+
+    weight, pull: d_out x d_in, where pull is E[delta h^T], the gradient with respect to the weight in use; u: d_out and
+    v: d_in, of unit length. With u_1, v_1 this is (12); with the vectors that a layer has stored it is what the layer's
+    backward pass returns. It is orthogonal to `weight` whatever u and v are.
+    Raises ValueError for shapes that do not fit, and where u^T W v is zero.
+    """
+    check_matrix(weight)
+    expected = (weight.shape, weight.shape[:1], weight.shape[1:])
+    if (got := (pull.shape, u.shape, v.shape)) != expected:
+        wanted, found = (", ".join(str(tuple(shape)) for shape in shapes) for shapes in (expected, got))
+        raise ValueError(f"pull, u and v must have the shapes {wanted} to fit weight, got {found}")
+    sigma = u @ weight @ v
+    if sigma == 0:
+        raise ValueError("u^T W v is zero: nothing to divide by")
+    lam = (pull * weight).sum() / sigma
+    return (pull - lam * torch.outer(u, v)) / sigma
+
+
+class Memory(NamedTuple):
+    """How far vectors u, v are from u_1, v_1 of a weight, in three numbers; all exact would be 1, 0, 0.
+
+    excess: sigma(W) / u^T W v, the true norm of the weight in use; angle: between u and u_1 in degrees, 0 to 90;
+    gradient_error: length of the difference to (12), relative to the length of (12).
+    """
+
+    excess: float
+    angle: float
+    gradient_error: float
+
+
+def compare_with_exact(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Memory:
+    """Compare stored u, v with u_1, v_1 by a full SVD, in double precision; shapes as in `gradient_through_sn`.
+
+    Only meaningful where sigma_1 > sigma_2: at a tie u_1 is any vector of a plane.
+    """
+    weight, pull, u, v = (tensor.detach().double() for tensor in (weight, pull, u, v))
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    followed, exact = gradient_through_sn(weight, pull, u, v), gradient_through_sn(weight, pull, left[:, 0], right[0])
+    angle = math.degrees(math.acos(min(1.0, abs(float(u @ left[:, 0])))))
+    error = float((followed - exact).norm() / exact.norm())
+    return Memory(float(values[0] / (u @ weight @ v)), angle, error)
 
 
 def stable_rank(weight: Tensor, dim: int = 0) -> float:
