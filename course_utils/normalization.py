@@ -203,10 +203,9 @@ def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
 
 
 def clip_singular_values(weight: Tensor, bound: float = 1.0) -> Tensor:
-    """The matrix with the singular vectors of `weight` and the singular values min(sigma_t, bound).
+    """The matrix with the singular vectors of `weight` (d_out x d_in) and the singular values min(sigma_t, bound).
 
-    weight: d_out x d_in. Of all matrices with spectral norm at most `bound` it is the nearest in the Frobenius norm.
-    Returns a new matrix; raises ValueError unless bound > 0, and TypeError or ValueError for anything but a finite matrix.
+    Of all matrices of spectral norm at most `bound` the nearest in the Frobenius norm. Raises ValueError unless bound > 0.
     """
     check_matrix(weight)
     if not bound > 0:

@@ -149,11 +149,10 @@ def spectral_norm_gradient(weight: Tensor) -> Tensor:
 
 
 def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Equation (12) with any vectors u, v: the gradient in W of <pull, W / (u^T W v)>, u and v held constant.
+    """Equation (12) with any unit vectors u, v: the gradient in W of <pull, W / (u^T W v)>, u and v held constant.
 
-    weight, pull: d_out x d_in, where pull is E[delta h^T], the gradient with respect to the weight in use; u: d_out and
-    v: d_in, of unit length. With u_1, v_1 this is (12); with the vectors that a layer has stored it is what the layer's
-    backward pass returns. It is orthogonal to `weight` whatever u and v are.
+    weight, pull: d_out x d_in, where pull is E[delta h^T]; u: d_out; v: d_in. With u_1, v_1 this is (12), with the vectors
+    that an SN layer has stored its backward pass; it is orthogonal to `weight` in any case.
     Raises ValueError for shapes that do not fit, and where u^T W v is zero.
     """
     check_matrix(weight)
@@ -169,11 +168,7 @@ def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> T
 
 
 class Memory(NamedTuple):
-    """How far vectors u, v are from u_1, v_1 of a weight, in three numbers; all exact would be 1, 0, 0.
-
-    excess: sigma(W) / u^T W v, the true norm of the weight in use; angle: between u and u_1 in degrees, 0 to 90;
-    gradient_error: length of the difference to (12), relative to the length of (12).
-    """
+    """Stored u, v against u_1, v_1: sigma(W) / u^T W v; the angle of u to u_1 in degrees; |gradient - (12)| / |(12)|."""
 
     excess: float
     angle: float
@@ -181,10 +176,7 @@ class Memory(NamedTuple):
 
 
 def compare_with_exact(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Memory:
-    """Compare stored u, v with u_1, v_1 by a full SVD, in double precision; shapes as in `gradient_through_sn`.
-
-    Only meaningful where sigma_1 > sigma_2: at a tie u_1 is any vector of a plane.
-    """
+    """Compare u, v with u_1, v_1 by an SVD in double precision; needs sigma_1 > sigma_2, shapes as `gradient_through_sn`."""
     weight, pull, u, v = (tensor.detach().double() for tensor in (weight, pull, u, v))
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     followed, exact = gradient_through_sn(weight, pull, u, v), gradient_through_sn(weight, pull, left[:, 0], right[0])
