@@ -47,7 +47,9 @@ def exercise_notebook(lecture):
     for step in steps:
         nb, _ = step.preprocess(nb, {})
     for cell in nb.cells:
-        kept = {key: cell.metadata[key] for key in ("nbgrader", "deletable", "editable") if key in cell.metadata}
+        kept = {
+            key: cell.metadata[key] for key in ("nbgrader", "deletable", "editable", "jupyter") if key in cell.metadata
+        }
         cell.metadata = nbformat.from_dict(kept)  # slides and test settings belong to the lecture
     note = nbformat.v4.new_markdown_cell(NOTE.format(name=name), id="generated")
     nb.cells.insert(0, note)
