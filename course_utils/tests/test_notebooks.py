@@ -11,6 +11,7 @@ import pytest
 from browser import LECTURES, ROOT
 from nbformat import NotebookNode
 
+from course_utils.exercises import LANGUAGE_INFO
 from course_utils.plotting import MAX_BYTES
 
 README = ROOT / "README.md"
@@ -42,6 +43,9 @@ def structure(nb: NotebookNode) -> list[str]:
         return ["cells have no ids: save in notebook format 4.5"]
     if nb.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("the kernel is not python3")
+    language = {key: value for key, value in nb.metadata.get("language_info", {}).items() if key != "version"}
+    if language != LANGUAGE_INFO:
+        found.append(f"the metadata language_info must be that of the others, {LANGUAGE_INFO}: got {language}")
     if "widgets" in nb.metadata:
         found.append("the state of widgets is stored; the figures stand on the page without it")
     for cell in nb.cells:
@@ -134,7 +138,10 @@ def good() -> NotebookNode:
     cells[2].outputs = [new.new_output("stream", text="1\n")]
     for cell in cells:
         cell.metadata = nbformat.from_dict({"slideshow": {"slide_type": "slide"}})
-    return new.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    return new.new_notebook(
+        cells=cells,
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": LANGUAGE_INFO},
+    )
 
 
 def error_output(nb: NotebookNode) -> None:
@@ -161,6 +168,7 @@ RULES: list[tuple[str, Callable[[NotebookNode], object]]] = [
     ("unknown tags", lambda nb: nb.cells[2].metadata.update(tags=["raises-exception"])),
     ("state of widgets", lambda nb: nb.metadata.update(widgets={})),
     ("not python3", lambda nb: nb.metadata.kernelspec.update(name="venv")),
+    ("language_info", lambda nb: nb.metadata.update(language_info={"name": "python"})),
     ("no ids", lambda nb: nb.update(nbformat_minor=4)),
     ("go together", lambda nb: nb.cells[1].metadata.update(tags=["hide-input"])),
     ("go together", lambda nb: nb.cells[1].metadata.update(jupyter={"source_hidden": True})),
