@@ -26,7 +26,7 @@ PLAN = plan()
 def test_the_folder_holds_the_whole_plan_and_stays_small():
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(PLAN)
     others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz"}
-    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json"}
+    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "recurrent.json"}
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10e6
 
 
