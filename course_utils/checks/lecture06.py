@@ -261,8 +261,8 @@ def check_implicit(answer, rng):
         D = 1 - h**2
         J = D[:, None] * W
         hints = {
-            "no-transpose": (torch.linalg.solve(eye - J, D * c), "The transpose is missing: the gradient is A (I - A W)^(-T) c, and you have (I - A W)^(-1) A c."),
-            "half-transpose": (D * torch.linalg.solve(eye - J, c), "The system has to be transposed: solve (I - A W)^T lam = c."),
+            "no-transpose": (torch.linalg.solve(eye - J, D * c), "The transpose is missing: the gradient is A (I - A W)^(-T) omega, and you have (I - A W)^(-1) A omega."),
+            "half-transpose": (D * torch.linalg.solve(eye - J, c), "The system has to be transposed: solve (I - A W)^T mu = omega."),
             "no-slopes-in-system": (D * torch.linalg.solve((eye - W).T, c), "Your system is I - W; it should contain the slopes, I - A W."),
             "columns": (D * torch.linalg.solve((eye - W * D).T, c), "You scale the columns of W by the slopes; A W scales its rows, (1 - h**2)[:, None] * W."),
             "no-slopes": (torch.linalg.solve((eye - J).T, c), "The last factor is missing: multiply the solution by the slopes 1 - h**2."),
