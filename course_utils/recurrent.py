@@ -213,20 +213,22 @@ def train_side_by_side(
 
 
 def window(
-    starts: Sequence[tuple[str, float, int]], T: int, lr: float, steps: int = 100, noise: float = 0.1
+    starts: Sequence[tuple[str, float, int]], T: int, lr: float, steps: int = 100, jitter: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Train plain networks on `latch` while sigma(W_hh) is held at K, for each (kind, K, seed) in `starts`.
+    """Train plain networks on `latch` (noise 0.1) while sigma(W_hh) is held at K, for each (kind, K, seed) in `starts`.
 
+    jitter: the relative size of a random change of every weight before training, another one for each network.
     Returns the accuracies after `steps` updates of Adam, and the norms of dh_T/dh_1 before training (the median over
     eight sequences), both of len(starts) entries.
     """
-    p = plain_networks([(kind, seed) for kind, _, seed in starts])
+    p, generator = plain_networks([(kind, seed) for kind, _, seed in starts]), torch.Generator().manual_seed(1)
+    p = {name: t * (1 + jitter * torch.randn(t.shape, generator=generator)) for name, t in p.items()}
     K = torch.tensor([K for _, K, _ in starts]).view(-1, 1, 1)
     held = lambda p: {**p, "W_hh": K * p["W_hh"] / torch.linalg.matrix_norm(p["W_hh"], ord=2, keepdim=True)}
-    x, _ = latch(8, T, noise, torch.Generator().manual_seed(3))
+    x, _ = latch(8, T, 0.1, torch.Generator().manual_seed(3))
     states = rnn_states(held(p)["W_hh"], input_sums(p, x))
     *_, product = jacobian_products(held(p)["W_hh"][:, None], 1 - states[1:].square())
     norms = torch.linalg.matrix_norm(product, ord=2).median(1).values
-    task = lambda batch, generator: latch(batch, T, noise, generator)
+    task = lambda batch, generator: latch(batch, T, 0.1, generator)
     accuracy = train_side_by_side(lambda p, x: plain_scores(held(p), x), p, task, steps, lr)
     return accuracy[steps], norms
