@@ -28,7 +28,7 @@ LONG = sorted(FOLDER.glob("*/*.npz"))  # as many as there are until now
 def test_the_folder_holds_the_whole_plan_and_stays_small():
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(PLAN)
     others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz" and path.is_file()}
-    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "PLAN.md", "COMMIT"}
+    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "PLAN.md", "COMMIT", "recurrent.json"}
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
 
 
