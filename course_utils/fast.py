@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from .normalization import REPARAMETRIZATIONS
 from .parallel import world_size
-from .training import PENALIZED, Config, Updates, build_models, update_discriminator, update_generator
+from .training import Config, Updates, build_models, update_discriminator, update_generator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -74,13 +74,14 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
         torch.compiler.reset()  # torch counts compilations over all runs of a process, and gives up, silently, after eight
     # shapes never change: without dynamic=False the second network would be compiled for any shape, which is slower
     calls = [torch.compile(_functional(skeleton), dynamic=False) if skeleton else None for skeleton in skeletons]
-    if config.method in PENALIZED:
+    if config.penalized:
         calls[1] = None
     wrapped: dict[int, Fast] = {}
 
     def pair(*networks: nn.Module) -> list[Fast]:
         for network, call in zip(networks, calls):
-            wrapped.setdefault(id(network), Fast(network, precision, call))
+            if id(network) not in wrapped:
+                wrapped[id(network)] = Fast(network, precision, call)
         return [wrapped[id(network)] for network in networks]
 
     how = {} if config.method == "batch_norm" else {"score": one_pass}

@@ -78,6 +78,29 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
     return torch.stack(scores)
 
 
+@torch.no_grad()
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """Precision and recall of generated images (Kynkaanniemi et al. 2019) from features (N, d) and (M, d).
+
+    Around every feature of a set lies a ball that reaches to its k-th neighbour in the same set. Precision is the share of
+    `fake` inside a ball of `real`: are the samples like real ones? Recall is the share of `real` inside a ball of `fake`:
+    is every kind of real image there? Raises ValueError unless both sets have the same d and more than k rows.
+    """
+    a, b = _check_features(real, "real"), _check_features(fake, "fake")
+    if a.shape[1] != b.shape[1] or min(len(a), len(b)) <= k:
+        raise ValueError(
+            f"need features of the same d, more than k = {k} of each, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+
+    def radii(x: Tensor) -> Tensor:
+        return torch.cdist(x, x).kthvalue(k + 1, dim=1).values  # the nearest one is x itself
+
+    distances = torch.cdist(b, a)  # M x N
+    precision = (distances <= radii(a)).any(dim=1).double().mean()
+    recall = (distances <= radii(b)[:, None]).any(dim=0).double().mean()
+    return float(precision), float(recall)
+
+
 def _check_images(images: Tensor) -> None:
     check_tensor(images, "images", "a batch (N, channels, size, size)", 4, 4)
 

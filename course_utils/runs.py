@@ -12,6 +12,7 @@ import os
 import pickle
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +31,14 @@ from torchvision.utils import save_image
 
 from .data import Images
 from .environment import environment_report
-from .metrics import features_of, frechet_distance, inception_score, probabilities_of, train_classifier
+from .metrics import (
+    features_of,
+    frechet_distance,
+    inception_score,
+    precision_recall,
+    probabilities_of,
+    train_classifier,
+)
 from .models import SmallClassifier
 from .normalization import linear_layers
 from .parallel import any_process, rank, world_size
@@ -49,6 +57,10 @@ PARTS = (*NETWORKS, "adam_g", "adam_d")
 
 class RunError(RuntimeError):
     """A file of a run is missing, damaged, of another run, or could not be written; the message says which and why."""
+
+
+class FolderInUse(RunError):
+    """Another process is training in the folder."""
 
 
 @contextmanager
@@ -88,9 +100,11 @@ def check_numbers(run: Run) -> None:
 def save_checkpoint(run: Run, path: str | Path, extra: dict | None = None) -> None:
     """Write everything that the rest of `run` depends on, and `extra` (tensors and plain values), to `path`.
 
-    Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, RunError if the disk refuses.
+    Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, ValueError for a run begun on another
+    kind of device, RunError if the disk refuses.
     """
     check_numbers(run)
+    run.check_begun_here()  # its random state is not at hand
     state = {
         "config": asdict(run.config), "step": run.step, "seconds": run.seconds, "extra": extra or {},
         "curves": run.curves[:, : run.step].cpu(), "rng": run.rng.get_state(),
@@ -126,27 +140,49 @@ def read_checkpoint(path: str | Path) -> dict:
         ) from error
 
 
+GENERATOR_STATES = {5056: "a CPU", 16: "a GPU"}  # bytes of the state of torch's random generators
+
+
+def can_go_on(found: Config, config: Config) -> bool:
+    """Whether a run made with `found` may be continued with `config`: the same, or more steps with nothing else changed.
+
+    With decay the step size hangs on the number of steps from the first update on: a longer run is another run.
+    """
+    longer = config.steps > found.steps and not found.decay
+    return config == (replace(found, steps=config.steps) if longer else found)
+
+
 def load_checkpoint(
     path: str | Path, config: Config | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Run, dict]:
     """The run that `path` holds, ready to be continued by `train`, and the `extra` that was saved with it.
 
-    config: what the run should have been made with; RunError names each entry that differs.
+    A run of a GPU can be loaded on a CPU, and the other way round, to look at its samples, weights and curves; since its
+    random numbers are not to be had there, `begun_on` says where it was made, and `train` refuses to go on.
+    config: what the run should go on with; RunError names each entry that differs. Only `steps` may be larger, without
+    decay: the run is then a longer one.
     """
     state = read_checkpoint(path)
     try:
         found = Config.from_dict(state["config"])
     except (ValueError, TypeError) as error:
         raise RunError(f"{path} holds a configuration that this version does not know: {error}") from error
-    if config is not None and found != config:
+    config = config or found
+    if not can_go_on(found, config):
         ours, theirs = asdict(config), asdict(found)
         differing = [f"{k} {theirs[k]!r} (asked for: {v!r})" for k, v in ours.items() if v != theirs[k]]
-        raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}")
-    run = Run.start(found, device)
+        why = "; with decay the step size hangs on the number of steps" if found.decay and len(differing) == 1 else ""
+        why = why if config.steps > found.steps else ""
+        raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}{why}")
+    run = Run.start(config, device)
     try:
         for part in PARTS:
             getattr(run, part).load_state_dict(state[part])
-        run.rng.set_state(state["rng"])
+        here, made = (s.numel() if s.dtype == torch.uint8 else 0 for s in (run.rng.get_state(), state["rng"]))
+        if made != here and made in GENERATOR_STATES:
+            run.begun_on = GENERATOR_STATES[made]
+        else:
+            run.rng.set_state(state["rng"])
         run.curves[:, : state["step"]] = state["curves"].to(device)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} does not fit the networks of its configuration on {device}: {error}") from error
@@ -180,17 +216,25 @@ def measure(run: Run, judge: Judge | None, n_images: int = 16) -> dict[str, Tens
     """Sample images, their Frechet distance and classifier score, and the singular values of D, as a row of a record.
 
     images: (n_images, C, s, s), uint8, always from the same z. singular_values_k: those of the k-th weight as it is
-    used in D, largest first. distance and score (scalars) only with a judge: they belong to its classifier; NaN if a
-    sample is not finite.
+    used in D, largest first. distance, score, precision, recall (scalars) and classes, how many samples the classifier
+    takes for each class, only with a judge: they belong to its classifier; NaN if a sample is not finite.
     """
     samples = run.sample(judge.n_samples if judge else n_images, seed=1)
     row = {"step": torch.tensor(run.step), "images": samples[:n_images].add(1).mul(127.5).round().to(torch.uint8).cpu()}
     if judge:
-        row["distance"] = row["score"] = torch.tensor(torch.nan)
+        row |= dict.fromkeys(("distance", "score", "precision", "recall"), torch.tensor(torch.nan))
+        row["classes"] = torch.full((judge.classifier.head.out_features,), torch.nan)
         if torch.isfinite(samples).all():
-            distance = frechet_distance(judge.real_features, features_of(judge.classifier, samples))
+            features, probabilities = (
+                features_of(judge.classifier, samples),
+                probabilities_of(judge.classifier, samples),
+            )
+            distance = frechet_distance(judge.real_features, features)
             row["distance"] = torch.tensor(distance, dtype=torch.float32)
-            row["score"] = inception_score(probabilities_of(judge.classifier, samples))[0].float().cpu()
+            row["score"] = inception_score(probabilities)[0].float().cpu()
+            found = precision_recall(judge.real_features[: judge.n_samples], features)
+            row["precision"], row["recall"] = (torch.tensor(value, dtype=torch.float32) for value in found)
+            row["classes"] = probabilities.argmax(1).bincount(minlength=len(row["classes"])).float().cpu()
     for k, layer in enumerate(linear_layers(run.discriminator)):
         matrix = weight_matrix(used_weight(layer).float(), output_dim(layer))
         row[f"singular_values_{k}"] = torch.linalg.svdvals(matrix.cpu())
@@ -225,6 +269,19 @@ class Record:
         return [value / value[0] if value[0] > 0 else value for value in values]
 
 
+def commit() -> str:
+    """The commit that the course's code is at, "unknown" where git cannot tell, with "+" where files were changed since."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            cwd=here, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
 def make_record(
     run: Run, rows: list[dict[str, Tensor]], judge: Judge | None, command: str, loop: str, n_points: int = 200
 ) -> Record:
@@ -235,12 +292,13 @@ def make_record(
     usable = curves[:, : run.step // thin * thin].reshape(len(CURVES), -1, thin).mean(2)
     arrays = {"curve_step": np.arange(1, run.step + 1)[kept][: usable.shape[1]], **dict(zip(CURVES, usable))}
     for name in dict.fromkeys(name for row in rows for name in row):  # a judge may have come or gone with a resumption
-        arrays[name] = torch.stack([row.get(name, torch.tensor(torch.nan)) for row in rows]).numpy()
+        missing = torch.full_like(next(row[name] for row in rows if name in row), torch.nan, dtype=torch.float32)
+        arrays[name] = torch.stack([row.get(name, missing) for row in rows]).numpy()
     about = {
         "config": asdict(run.config), "description": run.config.describe(), "steps_done": run.step, "seed": run.config.seed,
         "seconds": round(run.seconds, 2), "command": command, "environment": environment_report(),
         "finished": time.strftime("%Y-%m-%d"), "layers": len(linear_layers(run.discriminator)), "curve_mean_over": thin,
-        "processes": world_size(), "loop": loop,
+        "processes": world_size(), "loop": loop, "commit": commit(),
         "judge": f"the course's small classifier; {judge.n_samples} samples against {len(judge.real_features)} real images"
         if judge else "none",
     }  # fmt: skip
@@ -306,7 +364,7 @@ def reserved(folder: Path) -> Iterator[None]:
             fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(place)
-        raise RunError(f"another process is training in {folder}; wait for it, or choose another folder") from None
+        raise FolderInUse(f"another process is training in {folder}; wait for it, or choose another folder") from None
     except OSError:
         pass  # a file system without locks
     try:
@@ -345,18 +403,19 @@ def train_in_folder(
     """`train`, with everything kept in `folder`: checkpoint, record and samples; notebook and terminal both call this.
 
     resume: go on from the checkpoint in `folder`; on the CPU the result is, bit by bit, that of a run never
-    interrupted. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
+    interrupted. A larger `config.steps` makes the run longer, without decay. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
     updates; each measurement makes a checkpoint too. progress: seconds between two lines that say where the run stands,
     0 for none. Ctrl-C or SIGTERM ends the run after the present update, with everything written. Raises RunError when
     `folder` holds a run already and resume is False, when another process trains there, when the images or
-    `updates` are not those that the run began with, and for all that `load_checkpoint` refuses; ValueError
-    for numbers out of range.
+    `updates` are not those that the run began with, when it was begun on another kind of device, and for all that
+    `load_checkpoint` refuses; ValueError for numbers out of range.
     """
     for name, value, least in (("n_measurements", n_measurements, 2), ("checkpoint_every", checkpoint_every, 1)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}")
-    if config.batch_size % world_size():
-        raise ValueError(f"the batch of {config.batch_size} must be a multiple of the {world_size()} processes")
+    for batch in (config.batch_size, config.generator_batch):
+        if batch % world_size():
+            raise ValueError(f"the batch of {batch} must be a multiple of the {world_size()} processes")
     folder, writes = Path(folder), rank() == 0
     checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
@@ -366,6 +425,8 @@ def train_in_folder(
         if checkpoint.exists() and not resume:
             raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
         run, extra = load_checkpoint(checkpoint, config, images.device) if resume else (None, {})
+        if run and run.begun_on:
+            raise RunError(f"{checkpoint}: {run.elsewhere}")
         if extra.get("data", data) != data:
             raise RunError(f"{checkpoint} belongs to a run on other images (of {extra['data'][0]}, here {data[0]})")
         if (before := extra.get("loop", loop)) != loop:

@@ -2,6 +2,20 @@
 
 From a terminal, without Jupyter: ``python -m course_utils.training --help`` (see command_line.py). What a run keeps on
 disk stands in runs.py, what makes it fast in fast.py, several processes in parallel.py; the loop is this one for all.
+
+AUTHORS holds what the authors' released code (sngan_projection, its configuration for CIFAR-10 without labels) does
+otherwise than the defaults here. With these choices, Config(setting="resnet", architecture="resnet", width=128,
+loss="hinge", size=32, channels=3, **AUTHORS) still differs from it in this:
+
+    ==================  ==============================================  ===========================================
+    what                the authors' code                               here
+    ==================  ==============================================  ===========================================
+    power iteration     a round in each pass of D: 11 a cycle           a round in each update: 6 a cycle (Algorithm 1)
+    batch norm in G     epsilon 2e-5                                    1e-5
+    Adam                epsilon added before the bias correction        after it
+    batches             shuffled, each image once an epoch              drawn with replacement
+    precision           float32                                         on the command line bfloat16 on a GPU
+    ==================  ==============================================  ===========================================
 """
 
 from __future__ import annotations
@@ -16,19 +30,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from .models import ResNetDiscriminator, bottom_size, cnn_discriminator, cnn_generator, resnet_generator, sample_noise
+from .models import (
+    INITIALIZATIONS,
+    ResNetDiscriminator,
+    bottom_size,
+    cnn_discriminator,
+    cnn_generator,
+    initialize_,
+    resnet_generator,
+    sample_noise,
+)
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
 from .parallel import Processes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Hyper-parameters of Adam (alpha, beta1, beta2) and the discriminator updates per generator update (n_dis)."""
+    """Hyper-parameters of Adam (alpha, beta1, beta2) and the discriminator updates per generator update (n_dis).
+
+    alpha_g: the step size of G where it is another one than D's alpha.
+    """
 
     alpha: float
     beta1: float
     beta2: float
     n_dis: int
+    alpha_g: float | None = None
 
 
 SETTINGS = {  # Table 1 of the paper
@@ -41,6 +68,9 @@ SETTINGS = {  # Table 1 of the paper
 }
 NAMED_SETTINGS = {**SETTINGS, "resnet": Setting(2e-4, 0.0, 0.9, 5)}  # the ResNet runs of Appendix B.2
 
+# What the authors' code for these runs has besides, as entries of a Config.
+AUTHORS = {"init": "glorot", "last_bias": False, "dequantize": True, "batch_size_g": 128, "generator_first": True}
+
 PENALIZED = ("gan_gp", "wgan_gp")
 
 
@@ -51,7 +81,11 @@ class Config:
     method: one of METHODS; setting: one of NAMED_SETTINGS, or a Setting of your own; loss: "standard", "hinge" or
     "wasserstein", None for the one the method was published with. width: channels of D's narrowest layer, and of G's;
     the ResNet's G has twice as many, in Table 4 256 for 128. steps: generator updates; decay: alpha falls linearly to 0
-    over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties.
+    over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties. penalty: add the gradient penalty to
+    a method that has none, such as SN with both in the paper's Table 7. init: one of INITIALIZATIONS; adam_eps: epsilon
+    of Adam. last_bias: whether D's dense layer has a bias. dequantize: give D's real images anew each time through
+    `dequantized`. batch_size_g: images in the batch of an update of G, None for batch_size. generator_first: G is updated
+    before the n_dis updates of D, not after them. AUTHORS has the authors' values of the last four and of init.
     """
 
     method: str = "spectral_norm"
@@ -69,24 +103,36 @@ class Config:
     c: float = 0.01
     lambda_gp: float = 10.0
     lambda_ortho: float = 1e-2
+    penalty: bool = False
+    init: str = "torch"
+    adam_eps: float = 1e-8
+    last_bias: bool = True
+    dequantize: bool = False
+    batch_size_g: int | None = None
+    generator_first: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a number out of range."""
         check_method(self.method)
-        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet")}
+        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet"), "init": INITIALIZATIONS}
         if not isinstance(self.setting, Setting):
             choices["setting"] = NAMED_SETTINGS
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 offered = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {offered}")
-        for name in ("size", "channels", "width", "d_z", "batch_size", "steps"):
+        for name in ("size", "channels", "width", "d_z", "batch_size", "batch_size_g", "steps"):
             value = getattr(self, name)
+            if name == "batch_size_g" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         bottom_size(self.size)
+        for name in ("c", "adam_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         if self.adam.n_dis < 1:
             raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")
 
@@ -108,11 +154,26 @@ class Config:
         """The loss in use: the one asked for, or the one that belongs to the method."""
         return self.loss or ("wasserstein" if self.method == "wgan_gp" else "standard")
 
+    @property
+    def generator_batch(self) -> int:
+        """The size of G's batch: the one asked for, or D's."""
+        return self.batch_size_g or self.batch_size
+
+    @property
+    def penalized(self) -> bool:
+        """Whether the gradient penalty is part of D's loss."""
+        return self.penalty or self.method in PENALIZED
+
     def describe(self) -> str:
-        """One readable paragraph with every value, settings spelled out."""
+        """One readable paragraph with every value, settings spelled out; the authors' choices only where they are made."""
         s = self.adam
         name = "of its own" if self.setting is s else self.setting
-        values = ", ".join(f"{k} {v}" for k, v in asdict(self).items() if k not in ("method", "setting", "loss"))
+        usual = {f.name: f.default for f in fields(self) if f.name in AUTHORS and f.name != "init"}
+        values = ", ".join(
+            f"{k} {v}"
+            for k, v in asdict(self).items()
+            if k not in ("method", "setting", "loss") and not (k in usual and v == usual[k])
+        )
         return (
             f"{METHODS[self.method]}; {self.loss_name} loss; setting {name}: alpha {s.alpha:g}, "
             f"beta1 {s.beta1:g}, beta2 {s.beta2:g}, n_dis {s.n_dis}; {values}"
@@ -162,10 +223,14 @@ def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
         torch.manual_seed(config.seed)
         if config.architecture == "cnn":
             generator = cnn_generator(config.size, config.channels, config.width, config.d_z)
-            discriminator = cnn_discriminator(config.size, config.channels, config.width, config.method)
+            discriminator = cnn_discriminator(
+                config.size, config.channels, config.width, config.method, config.last_bias
+            )
         else:
             generator = resnet_generator(config.size, config.channels, 2 * config.width, config.d_z)
-            discriminator = ResNetDiscriminator(config.channels, config.width, config.method)
+            discriminator = ResNetDiscriminator(config.channels, config.width, config.method, config.last_bias)
+        for network in (generator, discriminator) if config.init != "orthogonal" else (discriminator,):
+            initialize_(network, config.init)
         return generator, normalize(discriminator, config.method)
 
 
@@ -177,7 +242,9 @@ class Run:
     """A training run as it stands after `step` generator updates: networks, optimizers, random state, curves.
 
     curves: (4, config.steps), one row for each of CURVES, on the device, filled up to `step`. seconds: time in `train`.
-    All randomness of the training comes from `rng`: its state is also the position in the data.
+    All randomness of the training comes from `rng`: its state is also the position in the data. begun_on: "", or the kind
+    of device that a run loaded from a file was made on, if its random state does not fit the present one: such a run is
+    for looking at, and cannot go on.
     """
 
     config: Config
@@ -189,6 +256,7 @@ class Run:
     curves: Tensor
     step: int = 0
     seconds: float = 0.0
+    begun_on: str = ""
 
     @classmethod
     def start(cls, config: Config, device: torch.device | str = "cpu") -> Run:
@@ -196,8 +264,14 @@ class Run:
         generator, discriminator = (model.to(device) for model in build_models(config))
         s, options = config.adam, {"fused": True} if torch.device(device).type == "cuda" else {}
         adam_g, adam_d = (
-            torch.optim.Adam([p for p in model.parameters() if p.requires_grad], s.alpha, (s.beta1, s.beta2), **options)
-            for model in (generator, discriminator)
+            torch.optim.Adam(
+                [p for p in model.parameters() if p.requires_grad],
+                alpha,
+                (s.beta1, s.beta2),
+                config.adam_eps,
+                **options,
+            )
+            for model, alpha in ((generator, s.alpha_g or s.alpha), (discriminator, s.alpha))
         )
         rng, curves = torch.Generator(device).manual_seed(config.seed), torch.zeros(4, config.steps, device=device)
         return cls(config, generator, discriminator, adam_g, adam_d, rng, curves)
@@ -207,6 +281,20 @@ class Run:
         return self.curves[CURVES.index(name), : self.step].tolist()
 
     d_loss, g_loss, real_score, fake_score = (property(lambda self, name=name: self.curve(name)) for name in CURVES)
+
+    @property
+    def elsewhere(self) -> str:
+        """Why the run cannot go on here, if it was loaded on another kind of device than it was begun on; else ""."""
+        here = "a CPU" if self.rng.device.type == "cpu" else "a GPU"
+        return self.begun_on and (
+            f"the run was begun on {self.begun_on}, and here is {here}, whose random numbers are others: to go on would "
+            "be another run. It can be looked at here, and resumed there"
+        )
+
+    def check_begun_here(self) -> None:
+        """Raise ValueError if the run was loaded on another kind of device than the one it was begun on."""
+        if self.elsewhere:
+            raise ValueError(self.elsewhere)
 
     def check_finite(self, since: int = 0) -> None:
         """Raise FloatingPointError, naming the first update after `since` whose loss is NaN or infinite."""
@@ -236,6 +324,15 @@ def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iter
         yield images[torch.randint(len(images), (batch_size,), generator=generator, device=images.device)]
 
 
+def dequantized(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey level k of 0 to 255, stored as k/127.5 - 1, as the authors' code hands it to D: k/128 - 1 + U(0, 1/128).
+
+    The noise fills the gap between one level and the next: D cannot tell real images by their 256 values.
+    """
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    return (images + 1) * (255 / 256) - 1 + noise / 128
+
+
 def two_passes(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of real and generated images, from a forward pass each."""
     return discriminator(real), discriminator(fake)
@@ -251,7 +348,7 @@ def update_discriminator(
     with parametrize.cached():  # D(real) and D(fake) see the same weight
         real_scores, fake_scores = score(discriminator, real, fake)
         loss = LOSSES[config.loss_name](real_scores, fake_scores)
-        if config.method in PENALIZED:
+        if config.penalized:
             loss = loss + config.lambda_gp * gradient_penalty(discriminator, real, fake, rng)
         if config.method == "orthonormal":
             loss = loss + config.lambda_ortho * orthonormal_penalty(discriminator)
@@ -295,27 +392,36 @@ def train(
     callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
     the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
     `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
-    Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
-    the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
+    Raises ValueError for images of another shape and for a run begun on another kind of device, FloatingPointError when
+    a loss is NaN or infinite (the message names the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
     process computes its share of every batch.
     """
     check_images(config, images)
     run = run or Run.start(config, images.device)
+    run.check_begun_here()
     processes = Processes(run.generator, run.discriminator)
     step_d, step_g, _ = updates or Updates(update_discriminator, update_generator)
     real_batches = batches(images, config.batch_size, run.rng)
     patience = 1 if images.device.type == "cpu" else 100  # to look at a loss is to wait for the GPU
     start, before = time.perf_counter() - run.seconds, run.step
+
+    def update_g() -> Tensor:
+        (z,) = processes.share(sample_noise(config.generator_batch, config.d_z, run.rng))
+        return step_g(config, processes.generator, run.discriminator, run.adam_g, z)
+
     stopped = bool(callback) and run.step == 0 and callback(0, run) is True
     while run.step < config.steps and not stopped:
         set_alpha(config, run)
+        if config.generator_first:
+            g_loss = update_g()
         for _ in range(config.adam.n_dis):
             real, z = next(real_batches), sample_noise(config.batch_size, config.d_z, run.rng)
+            real = dequantized(real, run.rng) if config.dequantize else real
             d_loss, real_score, fake_score = step_d(
                 config, run.generator, processes.discriminator, run.adam_d, *processes.share(real, z), run.rng
             )
-        (z,) = processes.share(sample_noise(config.batch_size, config.d_z, run.rng))
-        g_loss = step_g(config, processes.generator, run.discriminator, run.adam_g, z)
+        if not config.generator_first:
+            g_loss = update_g()
         run.curves[:, run.step] = processes.mean(torch.stack([d_loss, g_loss, real_score, fake_score]))
         run.step += 1
         if run.step % patience == 0 or run.step == config.steps:
@@ -336,9 +442,10 @@ def check_images(config: Config, images: Tensor) -> None:
 
 def set_alpha(config: Config, run: Run) -> None:
     """Adam's step size for the next update: alpha, or what a linear decay to 0 leaves of it."""
-    for optimizer in (run.adam_g, run.adam_d):
+    s, left = config.adam, 1 - run.step / config.steps if config.decay else 1
+    for optimizer, alpha in ((run.adam_g, s.alpha_g or s.alpha), (run.adam_d, s.alpha)):
         for group in optimizer.param_groups:
-            group["lr"] = config.adam.alpha * (1 - run.step / config.steps if config.decay else 1)
+            group["lr"] = alpha * left
 
 
 if __name__ == "__main__":

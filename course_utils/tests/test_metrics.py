@@ -17,6 +17,7 @@ from course_utils.metrics import (
     gaussian_frechet_distance,
     inception_score,
     matrix_sqrt,
+    precision_recall,
     probabilities_of,
     train_classifier,
 )
@@ -299,3 +300,31 @@ def test_bad_probabilities_are_named(p, splits, message):
 def test_bad_labels_are_named(use, n_labels, dtype):
     with pytest.raises(ValueError, match=f"one label of torch.int64 .*got 4 images and {n_labels} labels of {dtype}"):
         use(Images(torch.zeros(4, 1, 8, 8), torch.zeros(n_labels, dtype=dtype)))
+
+
+# ---- precision and recall
+
+
+def test_precision_and_recall_tell_missing_kinds_from_strange_ones():
+    rng = torch.Generator().manual_seed(0)
+    left, right, far = (torch.randn(300, 5, generator=rng) + shift for shift in (-20, 20, 200))
+    both = torch.cat([left, right])
+    again = torch.cat([torch.randn(150, 5, generator=rng) - 20, torch.randn(150, 5, generator=rng) + 20])
+    one = torch.randn(300, 5, generator=rng) + 20
+    assert min(precision_recall(both, again)) > 0.8
+    precision, recall = precision_recall(both, one)  # half of the kinds, each sample good
+    assert precision > 0.8 and 0.4 < recall <= 0.5
+    assert precision_recall(both, torch.cat([one, far]))[0] == pytest.approx(0.5, abs=0.06)
+    assert precision_recall(both, far) == (0, 0)
+    assert precision_recall(both, both) == (1, 1)
+
+
+def test_precision_and_recall_by_hand():
+    real, fake = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[-0.5], [10.0], [14.5]])
+    # with k = 1 the radii are 1, 1, 2 and 10.5, 4.5, 4.5
+    assert precision_recall(real, fake, k=1) == pytest.approx((1 / 3, 1.0))
+
+
+def test_precision_and_recall_need_more_rows_than_neighbours():
+    with pytest.raises(ValueError, match=r"more than k = 3 of each, got \(3, 2\) and \(9, 2\)"):
+        precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from course_utils import training
-from course_utils.models import ResNetDiscriminator, count_parameters, resnet_generator
+from course_utils.models import (
+    ResNetDiscriminator,
+    cnn_generator,
+    count_parameters,
+    resnet_generator,
+    sample_noise,
+)
 from course_utils.normalization import (
     METHODS,
     SpectralNorm,
@@ -20,16 +26,19 @@ from course_utils.normalization import (
     linear_layers,
     orthonormal_penalty,
 )
-from course_utils.spectral import output_dim, weight_matrix
+from course_utils.spectral import named_layers, output_dim, weight_matrix
 from course_utils.training import (
+    AUTHORS,
     LOSSES,
     SETTINGS,
     Config,
+    Run,
     Setting,
     batches,
     build_models,
     generator_loss,
     hinge_loss,
+    set_alpha,
     standard_loss,
     train,
     update_discriminator,
@@ -149,7 +158,10 @@ def test_settings_are_table_1():
         "E": (1e-3, 0.5, 0.999, 5),
         "F": (1e-3, 0.9, 0.999, 5),
     }
-    assert {name: dataclasses.astuple(setting) for name, setting in SETTINGS.items()} == table
+    assert {name: dataclasses.astuple(setting) for name, setting in SETTINGS.items()} == {
+        name: (*values, None)
+        for name, values in table.items()  # one alpha for both players
+    }
     assert Config().d_z == 128 and Config().c == 0.01 and Config().lambda_gp == 10  # the paper's
 
 
@@ -169,7 +181,7 @@ def test_a_setting_of_ones_own():
 def test_the_paper_s_resnet_runs():
     """Appendix B.2 and Table 4: Adam as in Gulrajani et al. 2017, D of width 128 against a generator of twice that."""
     config = Config(setting="resnet", architecture="resnet", size=32, channels=3, width=128)
-    assert dataclasses.astuple(config.adam) == (2e-4, 0.0, 0.9, 5) and "setting resnet" in config.describe()
+    assert dataclasses.astuple(config.adam) == (2e-4, 0.0, 0.9, 5, None) and "setting resnet" in config.describe()
     generator, discriminator = build_models(config)
     assert count_parameters(generator) == count_parameters(resnet_generator(32, 3, 256, 128))
     assert count_parameters(discriminator) == count_parameters(ResNetDiscriminator(3, 128))
@@ -180,7 +192,9 @@ def test_describe_says_everything():
     assert METHODS["weight_norm"] in text and "hinge loss" in text
     assert "setting D: alpha 0.001, beta1 0.5, beta2 0.9, n_dis 5" in text
     for name, value in dataclasses.asdict(Config(seed=7, steps=123)).items():
-        assert name in ("method", "setting", "loss") or f"{name} {value}" in text
+        usual = name in AUTHORS and name != "init"  # said only where it is not as everywhere else
+        assert name in ("method", "setting", "loss") or usual or f"{name} {value}" in text
+    assert "last_bias False" in Config(**AUTHORS).describe() and "batch_size_g 128" in Config(**AUTHORS).describe()
 
 
 def test_a_configuration_cannot_change():
@@ -555,3 +569,63 @@ def test_an_early_loss_that_was_not_finite_is_found_later():
     with pytest.raises(FloatingPointError, match="diverged at step 2: D's loss 0.0, G's loss inf"):
         run.check_finite()
     run.check_finite(since=2)
+
+
+# ---- options of the recorded controls
+
+
+def test_g_may_have_a_step_size_of_its_own():
+    run = Run.start(Config(setting=Setting(1e-3, 0.5, 0.9, 5, alpha_g=2e-2), adam_eps=1e-6, decay=True, **TINY))
+    set_alpha(run.config, run)
+    assert [o.param_groups[0]["lr"] for o in (run.adam_g, run.adam_d)] == [2e-2, 1e-3]
+    assert run.adam_d.param_groups[0]["eps"] == 1e-6
+    run.step = run.config.steps // 2
+    set_alpha(run.config, run)
+    assert run.adam_g.param_groups[0]["lr"] == pytest.approx(2e-2 * (1 - run.step / run.config.steps))
+
+
+def test_sn_with_the_penalty_has_both():
+    data = images()
+    config = Config("spectral_norm", Setting(1e-3, 0.5, 0.9, 1), "wasserstein", penalty=True, **TINY)
+    plain = dataclasses.replace(config, penalty=False)
+    first = [train(dataclasses.replace(c, steps=1), data).d_loss[0] for c in (config, plain)]
+    G, D = build_models(config)
+    rng = torch.Generator().manual_seed(config.seed)
+    real = next(batches(data, config.batch_size, rng))
+    z = sample_noise(config.batch_size, config.d_z, rng)
+    expected = gradient_penalty(D, real, G(z), rng)
+    assert first[0] - first[1] == pytest.approx(10 * float(expected.detach()), rel=1e-4)
+    assert first[0] - first[1] > 1  # K is far below 1 at the start: the penalty is felt
+
+
+@pytest.mark.parametrize("init, std", [("normal", 0.02), ("glorot", None), ("orthogonal", None)])
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+def test_initializations(init, std, architecture):
+    config = Config("none", init=init, architecture=architecture, width=8)
+    for network in build_models(config)[init == "orthogonal" :]:
+        for name, layer in named_layers(network).items():
+            W = layer.weight.detach().flatten(1)
+            if init == "normal":
+                assert float(W.std()) == pytest.approx(std, rel=5 / W.numel() ** 0.5)
+            elif init == "orthogonal":
+                gram = W @ W.T if W.shape[0] <= W.shape[1] else W.T @ W
+                torch.testing.assert_close(gram, torch.eye(len(gram)), atol=1e-5, rtol=0)
+            else:
+                fans = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+                gain = 2**0.5 if architecture == "resnet" and name[-5:] in ("conv1", "conv2") else 1
+                limit = gain * (6 / sum(fans)) ** 0.5
+                assert 0.9 * limit < float(W.abs().max()) <= limit
+            if init != "orthogonal":
+                assert not layer.bias.any()
+
+
+def test_torchs_own_initialization_is_left_as_it_is():
+    def weights(init):
+        return [p for network in build_models(Config(init=init, **TINY)) for p in network.parameters()]
+
+    torch.manual_seed(0)
+    plain = cnn_generator(TINY.get("size", 16), 1, TINY["width"], TINY["d_z"])
+    assert all(torch.equal(a, b) for a, b in zip(weights("torch"), plain.parameters()))
+    assert not torch.equal(weights("normal")[0], weights("torch")[0])
+    with pytest.raises(ValueError, match="unknown init 'he'; choose one of: torch, normal, glorot, orthogonal"):
+        Config(init="he")
