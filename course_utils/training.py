@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -55,7 +55,7 @@ class Setting:
     beta1: float
     beta2: float
     n_dis: int
-    alpha_g: float | None = None
+    alpha_g: float | None = field(default=None, repr=False)
 
 
 SETTINGS = {  # Table 1 of the paper
@@ -168,7 +168,7 @@ class Config:
         """One readable paragraph with every value, settings spelled out; the authors' choices only where they are made."""
         s = self.adam
         name = "of its own" if self.setting is s else self.setting
-        usual = {f.name: f.default for f in fields(self) if f.name in AUTHORS and f.name != "init"}
+        usual = {f.name: f.default for f in fields(self) if f.name in (*AUTHORS, "penalty", "adam_eps", "init")}
         values = ", ".join(
             f"{k} {v}"
             for k, v in asdict(self).items()

@@ -48,7 +48,7 @@ def check_product(answer, rng):
             "first-missing": (_product([s @ W for s in slopes[1:]], n), "One factor is missing, that of the first state: h_1 depends on h_0 as well."),
             "transposed": (truth.T, "This is the transpose: row i, column j should be the derivative of entry i of h_T in entry j of h_0."),
         }  # fmt: skip
-        worst = max(worst, compare(answer(W, hs), truth, 1e-6, "The Jacobian", hints))
+        worst = max(worst, compare(answer(W.float(), hs.float()), truth, 1e-4, "The Jacobian", hints))
     return worst
 
 
