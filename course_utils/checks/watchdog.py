@@ -13,9 +13,12 @@ class TimeLimit(BaseException):
 
 
 class Watchdog:
-    """Stops the thread that called ``start`` when it has computed for ``seconds``, or taken 2.5 times that in all.
+    """Stops the thread that called ``start`` when it has computed for ``seconds``, or only waits.
 
-    The time to import modules does not count. A second thread keeps the time. It sends SIGINT to the main thread, and
+    What counts is the computing time of that thread, so that a busy machine stops nobody. (Where the system does not
+    tell it, on macOS and Windows, that of the process.) The clock on the wall only catches what sleeps: ``patience``
+    seconds, 2.5 times ``seconds``, with less than a twentieth of them spent computing; then ``waited`` is set. The time
+    to import modules does not count, nor a pause of the whole process. A second thread keeps the time. It sends SIGINT to the main thread, and
     that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. Code that catches it (a bare ``except:``
     in an endless loop) gets it again, at last inside its ``except``, where only a second one around it could catch it. A real interrupt remains a KeyboardInterrupt, and sets
     ``interrupted``. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
@@ -24,6 +27,7 @@ class Watchdog:
 
     def __init__(self, seconds):
         self.seconds, self.fired, self.interrupted, self.done = seconds, 0, False, threading.Event()
+        self.patience, self.waited = 2.5 * seconds, False
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self):
@@ -44,16 +48,26 @@ class Watchdog:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.target), None)
 
     def _watch(self):
-        clock = computing = 0.0
-        before = time.monotonic(), time.process_time()
+        clock = computing = waited_since = computed_before = 0.0
+        before = time.monotonic(), self._computed()
         while not self.done.wait(0.05):
-            now = time.monotonic(), time.process_time()
+            now = time.monotonic(), self._computed()
             if not self._importing():
-                clock, computing = clock + now[0] - before[0], computing + now[1] - before[1]
+                clock += min(now[0] - before[0], 0.25)  # more: this thread has not run either
+                computing += now[1] - before[1]
             before = now
-            if (clock >= self.seconds and computing >= self.seconds) or clock >= 2.5 * self.seconds:
+            if not self.waited and clock - waited_since >= self.patience:
+                self.waited = computing - computed_before < 0.05 * (clock - waited_since)
+                waited_since, computed_before = clock, computing
+            if self.waited or computing >= self.seconds:
                 self._send()
                 self.done.wait(0.5)  # and once more if the code caught it
+
+    def _computed(self):
+        """Seconds that the watched thread has computed so far."""
+        if not hasattr(time, "pthread_getcpuclockid"):
+            return time.process_time()
+        return time.clock_gettime(time.pthread_getcpuclockid(self.target))
 
     def _importing(self):
         frame = sys._current_frames().get(self.target)
