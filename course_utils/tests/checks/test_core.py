@@ -204,13 +204,13 @@ def test_not_attempted_says_which_raise_is_still_reached():
 
 
 def test_a_busy_machine_refuses_nothing_right(monkeypatch):
-    """The thread gets a tenth of the processor: ten times its limit goes by, and it is not stopped."""
+    """The thread gets a seventh of the processor: four times its limit goes by, and it is not stopped."""
     core.EXERCISES["99-double"].limit = 0.3
 
     def starved(x):
-        end = time.monotonic() + 1.5
+        end = time.monotonic() + 0.6
         while time.monotonic() < end:
-            time.sleep(0.018)
+            time.sleep(0.012)
             busy = time.thread_time() + 0.002
             while time.thread_time() < busy:
                 pass
