@@ -52,7 +52,10 @@ def expect_tuple(value, n, what="The result"):
 
 
 def expect_choice(value, options, right, why):
-    """Check the answer to a question with options; ``why``: a hint for each wrong option, or one for all."""
+    """Check the answer to a question with options; ``why``: a hint for each wrong option, or one for all.
+
+    Returns why the right option is right, if ``why`` says it: a lucky guess teaches nothing without a reason.
+    """
     listed = ", ".join(f'"{option}"' for option in options)
     if not isinstance(value, str):
         raise Wrong("type", f"Return one of {listed}, as a string; it is {kind(value)}.")
@@ -61,6 +64,7 @@ def expect_choice(value, options, right, why):
         raise Wrong("option", f"{value!r} is none of the options; return one of {listed}.")
     if found[0] != right:
         raise Wrong(f"choice-{found[0]}", f'Not "{found[0]}". {why if isinstance(why, str) else why[found[0]]}')
+    return None if isinstance(why, str) else why.get(right)
 
 
 def distance(value, truth):
@@ -77,12 +81,13 @@ def distance(value, truth):
     return float((value - truth).abs().max() / (truth.abs().max() or 1.0)) if truth.numel() else 0.0
 
 
-def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False):
+def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False, more=None):
     """Return the relative error of ``value``, or raise Wrong with the matching hint.
 
-    ``hints`` maps a code to ``(wrong_value, message)``: what a recognisable mistake would give, from independent truth.
-    ``tol`` is relative to the largest entry of the truth and is widened to what the dtype of ``value`` can hold.
-    ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
+    ``hints`` maps a code to ``(wrong_value, message)``: what a recognisable mistake would give, from independent truth;
+    a list of wrong values may share one message. ``more()`` yields further triples (code, wrong_value, message), and is
+    asked only if no hint matches. ``tol`` is relative to the largest entry of the truth and is widened to what the
+    dtype of ``value`` can hold. ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
     """
     truth = torch.as_tensor(truth).detach().cpu()
     tensor = as_tensor(value)
@@ -92,14 +97,54 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
         error = min(distance(tensor, truth), distance(tensor, -truth) if up_to_sign else math.inf)
         if error <= tol and not tensor.is_complex() and not (truth.dim() == 0 and tensor.numel() != 1):
             return error
-        for code, (wrong, message) in (hints or {}).items():
+
+        def known():
+            for code, (wrong, message) in (hints or {}).items():
+                for one in wrong if isinstance(wrong, (list, tuple)) else [wrong]:
+                    yield code, one, message
+            yield from more() if more else ()
+
+        for code, wrong, message in known():
             if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= max(tol, 1e-3):
                 raise Wrong(code, message)
     tensor = expect_tensor(value, tuple(truth.shape), what)
     got = f" (expected {float(truth):.5g}, got {float(tensor):.5g})" if truth.dim() == 0 else ""
+    if 0 < truth.dim() and 0 < truth.numel() <= 9:
+        got = f" (expected {written(truth)}, got {written(tensor)})"
     off = f"has a relative error of {error:.1e}" if truth.numel() == 1 and float(truth.abs().max()) else None
-    off = off or f"is off by {error:.1e}" + (", relative to the largest entry" if truth.numel() > 1 else "")
-    raise Wrong("value", f"{what} {off}; {tol:.0e} would pass{got}.")
+    off = off or f"is off by {error:.1e}" + (" of the largest expected entry" if truth.numel() > 1 else "")
+    limit = f"{tol:.1e}".replace(".0e", "e")
+    raise Wrong("value", f"{what} {off}; {limit} would pass{got}.")
+
+
+def over(answer, cases, case, small=()):
+    """Largest error of ``case(*c)`` over ``cases``. A wrong value without a hint is shown on a ``small`` case, if it can.
+
+    ``small``: the smallest first. On the first one that is wrong too, input, expected and found value are written out.
+    """
+    try:
+        return max(case(*c) for c in cases)
+    except Wrong as wrong:
+        if wrong.code != "value":
+            raise
+        for c in small:
+            try:
+                case(*c)
+            except Wrong as smaller:
+                if smaller.code == "value":
+                    inputs = [f"{name} = {written(x)}" for name, x in answer.given if 0 < x.numel() <= 9]
+                    shown = f" The smallest failing case: {', '.join(inputs)}." if inputs else ""
+                    raise Wrong("value", f"{smaller}{shown}") from None
+        raise
+
+
+def written(tensor):
+    """A small tensor in one line, with three digits: [[1, 0.25], [-0.3, 2]]."""
+
+    def text(x):
+        return "[" + ", ".join(map(text, x)) + "]" if isinstance(x, list) else f"{x + 0.0:.3g}"
+
+    return text(tensor.detach().cpu().double().tolist())
 
 
 def as_tensor(value):

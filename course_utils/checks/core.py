@@ -16,11 +16,12 @@ Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with t
             worst = max(worst, compare(answer(W), s[0], 1e-3, "sigma", {
                 "squared": (s[0] ** 2, "This is sigma squared: take the square root."),
                 "frobenius": (s.norm(), "This is the Frobenius norm, which adds up all singular values.")}))
-        return worst                                       # the measured error, or None
+        return worst            # the measured error, or a sentence to say after "right" (see expect_choice), or None
 
     @exercise("03-guess", "before you run it")
     def check_guess(answer, rng):
-        expect_choice(answer(), "abc", "b", {"a": "Try W = diag(2, 1).", "c": "What if sigma_1 = sigma_2?"})
+        return expect_choice(answer(), "abc", "b", {
+            "a": "Try W = diag(2, 1).", "b": "The why, for a lucky guess.", "c": "What if sigma_1 = sigma_2?"})
 
 * ``answer`` is the student's function, *guarded*: a call that returns None, raises, changes a tensor argument in
   place, or runs on for ever becomes the right outcome with a helpful line. The body never needs a ``try``. It gets
@@ -62,6 +63,7 @@ from course_utils.checks.answers import (  # noqa: F401  (the helpers are offere
     expect_tensor,
     expect_tuple,
     kind,
+    over,
 )
 from course_utils.checks.watchdog import TimeLimit, Watchdog
 
@@ -149,25 +151,29 @@ def run(exercise_id, answer, seed=None):
                 watchdog.stop()
         if watchdog.fired:
             raise TimeLimit  # the answer had caught it with a bare `except:`
-        status, message = "right", "" if error is None else f" (largest error {float(error):.1e})"
+        status = "right"
+        message = f". {error}" if isinstance(error, str) else "." if error is None else f" (largest error {error:.1e})."
     except TimeLimit as stop:
         watchdog.stop()
-        code, message = "timeout", f"It was stopped after {entry.limit:g} s: slow, or an endless loop{_where(stop)}."
+        code, message = "timeout", f"It was stopped after {entry.limit:g} s of computing: slow, or an endless loop"
+        if watchdog.waited:
+            message = f"It was stopped after {watchdog.patience:g} s in which it only waited (sleep, input, a lock)"
+        message += f"{_where(stop)}."
     except Wrong as wrong:
         code, message = wrong.code, str(wrong)
     except BaseException as error:  # SystemExit as well: nbgrader would take exit() for a success
         if isinstance(error, KeyboardInterrupt) and watchdog.interrupted:
             raise  # the student's own: Interrupt the kernel
         code = "raises" if _where(error) or getattr(error, "in_answer", False) else "check"
-        if isinstance(error, NotImplementedError) and not error.args:  # the stub's has no message, torch's have one
-            status, code = "not attempted", ""
         words = "Your code raises" if code == "raises" else "The check cannot use your answer:"
         message = f"{words} {_text(error)}{_where(error)}."
+        if isinstance(error, NotImplementedError) and not error.args:  # the stub's has no message, torch's have one
+            status, code, message = "not attempted", "", _still_open(answer, error)
     finally:
         torch.set_default_dtype(dtype)
     verdicts = {
-        "right": f"right{message}.",
-        "not attempted": "not attempted yet.",
+        "right": f"right{message}",
+        "not attempted": f"not attempted yet{message}.",
         "not right": f"not right yet. {message}",
     }
     return Outcome(status, code, " ".join(f"Exercise {exercise_id}, {entry.title}: {verdicts[status]}".split()))
@@ -182,6 +188,7 @@ def guarded(function, none_ok=False, inplace_ok=False):
     def call(*args, **kwargs):
         if not inplace_ok:
             args, kwargs = _copied(args), _copied(kwargs)
+        call.given = [(n, x) for n, x in _inputs(function, args, kwargs) if isinstance(x, torch.Tensor)]
         before = [(name, value, _snapshot(value)) for name, value in _inputs(function, args, kwargs)]
         try:
             result = function(*args, **kwargs)
@@ -196,7 +203,7 @@ def guarded(function, none_ok=False, inplace_ok=False):
             raise Wrong("none", "Your function returns nothing (None). Did you forget `return`?")
         return result
 
-    call.wrapped = function
+    call.wrapped, call.given = function, []  # given: the tensors of the last call, with their names
     return call
 
 
@@ -214,6 +221,24 @@ def _where(error):
             text = linecache.getline(frame.f_code.co_filename, line).strip()
             return f", in line {line}" + (f" (`{text}`)" if text else "")
     return ""
+
+
+def _still_open(answer, error):
+    """Words for a ``raise NotImplementedError`` that stops work already done; none for an untouched exercise."""
+    parts = list(vars(answer).values()) if isinstance(answer, type) else [answer]
+    if all(_untouched(part.__code__) for part in parts if inspect.isfunction(part)):
+        return ""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    name = getattr(frame.f_code, "co_qualname", frame.f_code.co_name).rpartition("<locals>.")[2]
+    return f": `raise NotImplementedError` is still reached, in `{name}`, line {line}"
+
+
+def _untouched(code):
+    """Whether a function does nothing but raise NotImplementedError (after ``super().__init__()``, in a class)."""
+    lines = {line for _, _, line in code.co_lines()} - {None, code.co_firstlineno}
+    stub = {"NotImplementedError", "super", "__init__"}
+    short = len(lines) <= 1 + ("super" in code.co_names)
+    return short and "NotImplementedError" in code.co_names and stub.issuperset(code.co_names)
 
 
 def _text(error):

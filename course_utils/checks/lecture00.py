@@ -15,6 +15,17 @@ def check_pixels(answer, rng):
             "half": (images / 2, "Now the values lie in [-1/2, 1/2]: halving is right, what has to be added?"),
             "shifted": (images + 1, "Now the values lie in [0, 2]: the shift is right, what is left to do?"),
             "order": (images / 2 + 1, "Now the values lie in [1/2, 3/2]: add 1 before you halve, or add 1/2 after it."),
+            "min-max": (
+                (images - images.min()) / (images.max() - images.min()),
+                "This stretches each batch by its own extremes. The range is known: -1 becomes 0, and 1 becomes 1.",
+            ),
+            "precedence": (images + 1 / 2, "1 / 2 is divided first: write (images + 1) / 2."),
+            "flipped": ((1 - images) / 2, "Black and white have changed places."),
+            "sigmoid": (
+                images.sigmoid(),
+                "A sigmoid bends the grey values: -1 has to become 0 exactly. A line will do.",
+            ),
+            "8-bit": ((images + 1) * 127.5, "Now the values lie in [0, 255]: that is the range of 8 bits, not [0, 1]."),
             "inverse": (images * 2 - 1, "This goes the other way, from [0, 1] to [-1, 1]. Turn it round."),
             "clamped": (
                 images.clamp(0, 1),
@@ -28,5 +39,9 @@ def check_pixels(answer, rng):
 
 @exercise("00-prediction", "before you run it")
 def check_prediction(answer, rng):
-    later = "A good guess, and many people's first. Look at the comparison that follows in the lecture, at the means over three seeds, and come back."
-    expect_choice(answer(), "abc", "b", {"a": later, "c": later})
+    look = "Look at the comparison that follows in the lecture, at the means over three seeds, and come back."
+    return expect_choice(answer(), "abc", "b", {
+        "a": f"A good guess, and many people's first: but a generator learns from slopes, not from a perfect judge. {look}",
+        "b": "A discriminator on a leash has slopes everywhere, and slopes are all that the generator learns from.",
+        "c": f"Normalization changes what the generator is told at every step; that adds up. {look}",
+    })  # fmt: skip

@@ -109,7 +109,9 @@ def check_optimal(answer, rng):
 
 @exercise("01-predict", "before you run it")
 def check_predict(answer, rng):
-    expect_choice(answer(), "abc", "b", {
+    return expect_choice(answer(), "abc", "b", {
+        "b": "On fakes that D recognises, log(1 - D) lies against its ceiling 0, and the slope there has the factor D, "
+             "which is nearly 0.",
         "a": "A spring would do that. But log(1 - D) cannot exceed 0: where D is 0 on all fakes, the function is flat. "
              "Run the cells of section 3.",
         "c": "The direction may stay, but the length has a factor D (the derivative of log(1 - D) is -D times the slope "
@@ -199,7 +201,7 @@ def check_bug(answer, rng):
 @exercise("01-tight", "an exact bound, to order")
 def check_tight(answer, rng):
     worst = 0.0
-    for sizes in [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:
+    for sizes in 3 * [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:  # luck with the signs runs out
         sigmas = [_uniform(rng, 0.3, 0.8), _uniform(rng, 1.3, 3), _uniform(rng, 0.9, 1.2)]
         weights, x = expect_tuple(answer(list(sizes), list(sigmas)), 2, "The answer")
         weights = list(expect_tuple(weights, 3, "weights"))

@@ -239,6 +239,10 @@ def check_predict(answer, rng):
         raise Wrong(f"factor-{factor:g}", hints[factor])
     if factor != 100:
         raise Wrong("option", f"The second answer should be 1, 10, 100 or 1000; it is {factor:g}.")
+    return (
+        "Each step is the leg of a right-angled triangle, so W only grows; at 10 W the gradient is a tenth and the weight "
+        "ten times as long, which makes the angle a hundred times smaller."
+    )
 
 
 def _round(W, u, v, start):
@@ -256,6 +260,9 @@ def _buffers(layer, W, dtype):
     if not isinstance(layer, nn.Module):
         raise Wrong("type", "MySpectralNorm should be a class derived from nn.Module.")
     buffers, parameters, saved = dict(layer.named_buffers()), dict(layer.named_parameters()), layer.state_dict()
+    twice = [n for n, x in saved.items() if n not in ("_u", "_v") and getattr(x, "numel", int)() >= W.numel() > 1]
+    if twice:
+        raise Wrong("twice", f"The layer keeps the weight as {twice[0]}, so that a model saves it twice. forward is given it.")  # fmt: skip
     for name in ("_u", "_v"):
         if name in parameters:
             raise Wrong(
@@ -408,9 +415,15 @@ def _gradient(value, parameter, W, C, u, v, new, s):
     """The gradient of <C, value>, with u and v constant."""
     if not value.requires_grad:
         raise Wrong("no-grad", "No gradient reaches the weight: only the round belongs under torch.no_grad(), not the division.")  # fmt: skip
-    (gradient,) = torch.autograd.grad(
-        (value * C.to(value.dtype)).sum(), parameter, retain_graph=True, allow_unused=True
-    )
+    unrolled = "The gradient flows through u and v. Compute the round under torch.no_grad()."
+    try:
+        (gradient,) = torch.autograd.grad(
+            (value * C.to(value.dtype)).sum(), parameter, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        raise Wrong("through", f"{unrolled} Here it meets buffers that were overwritten afterwards.") from None
     if gradient is None:
         raise Wrong("no-grad", "No gradient reaches the weight: compute the result from the weight that forward is given, without detach.")  # fmt: skip
     through = {}
@@ -422,7 +435,6 @@ def _gradient(value, parameter, W, C, u, v, new, s):
     detached = (
         "sigma is detached, so it counts as a constant. Only u and v are constants; sigma = u^T W v depends on W."
     )
-    unrolled = "The gradient flows through u and v. Compute the round under torch.no_grad()."
     compare(gradient, truth, 1e-4, "The gradient with respect to the weight", {
         "detached": (C / s, detached), "through": (through["u"], unrolled), "through-v": (through["v"], unrolled),
     })  # fmt: skip

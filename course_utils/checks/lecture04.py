@@ -55,6 +55,10 @@ def check_constraint(answer, rng):
             raise Wrong("order", "The normalized weight comes first, then the sum.")
         rows = tuple(range(1, W.ndim))
         hints = {
+            "keepdim": (
+                W / W.norm(dim=1) if W.ndim == 2 and shape[0] == shape[1] else 0.0,
+                "Without keepdim=True the lengths of the rows meet the columns; it only runs because W is square.",
+            ),
             "columns": (
                 rows_of(W, (0, *range(2, W.ndim))),
                 "This gives unit length to each input (column). WN normalizes rows: one for each output.",
@@ -140,7 +144,9 @@ def check_strongest(answer, rng):
 
 @exercise("04-predict", "where do the singular values end?")
 def check_predict(answer, rng):
-    expect_choice(answer(), "abcd", "b", {
+    return expect_choice(answer(), "abcd", "b", {
+        "b": "Under WN every row chooses on its own, and all choose the direction with the most energy; under SN each "
+             "singular value may rise to 1, and each adds to the length.",
         "a": "For WN, yes. Under SN, what would a small singular value be good for? Raising it adds to the length and costs nothing.",
         "c": "The other way round: which of the two charges for many rows that are alike, and which does not?",
         "d": "For SN, yes. Under WN each row is on its own: which single direction gives it the most?",

@@ -439,6 +439,12 @@ def worst_random(d_out, d_in, k):
     return K / torch.linalg.matrix_norm(K.flatten(1), ord=2)
 
 
+def topk_basis(W, V, n):
+    for _ in range(n):
+        V = torch.linalg.qr(W.T @ torch.linalg.qr(W @ V).Q).Q
+    return V
+
+
 CASES = [
     Case(
         "03-power",
@@ -503,9 +509,10 @@ CASES = [
         wrong={
             "reversed": lambda: "acbd",
             "degenerate": lambda: "bcad",
-            "size": [lambda: "acdb", lambda: "bdca"],
+            "size": [lambda: "abcd", lambda: "dcba"],
+            "gap": [lambda: "bacd", lambda: "dcab"],
             "first": lambda: "bdac",
-            "rest": lambda: "dcba",
+            "rest": lambda: "dbac",
             "option": [lambda: "dbc", lambda: "d"],
             "type": lambda: 3,
         },
@@ -518,7 +525,7 @@ CASES = [
             "late-qr": [topk_late_qr, topk_late_svd, topk_parallel],
             "no-sigma": topk_no_sigma,
             "squared": topk_squared,
-            "sign": topk_negative,
+            "sign": [topk_negative, lambda W, V, n: torch.linalg.qr(W @ topk_basis(W, V, n)).R.diagonal()],
             "ascending": lambda W, V, n: topk_gram(W, V, n).flip(0),
             "all": lambda W, V, n: torch.linalg.svdvals(W),
             "largest": lambda W, V, n: topk_gram(W, V, n)[0],

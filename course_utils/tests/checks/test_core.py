@@ -178,6 +178,73 @@ def test_not_attempted():
     assert outcome(stub).line.endswith("not attempted yet.")
 
 
+def test_not_attempted_says_which_raise_is_still_reached():
+    def calls(x):
+        return 2 * stub(x)
+
+    def unfinished(x):
+        y = 2 * x
+        raise NotImplementedError()
+        return y
+
+    for answer, name in ((calls, "stub"), (unfinished, "unfinished")):
+        found = outcome(answer)
+        line = stub.__code__.co_firstlineno + 1 if name == "stub" else answer.__code__.co_firstlineno + 2
+        assert found.status == "not attempted" and f"still reached, in `{name}`, line {line}." in found.line
+
+    class HalfDone(LayerStub):
+        def __init__(self, n):
+            super().__init__(n)
+            self.n = n
+
+        def forward(self, x):
+            raise NotImplementedError()
+
+    assert "still reached, in `HalfDone.forward`, line" in outcome(HalfDone, "99-layer").line
+
+
+def test_a_busy_machine_refuses_nothing_right(monkeypatch):
+    """The thread gets a seventh of the processor: four times its limit goes by, and it is not stopped."""
+    core.EXERCISES["99-double"].limit = 0.3
+
+    def starved(x):
+        end = time.monotonic() + 0.6
+        while time.monotonic() < end:
+            time.sleep(0.012)
+            busy = time.thread_time() + 0.002
+            while time.thread_time() < busy:
+                pass
+        return 2 * x
+
+    assert outcome(starved).status == "right"
+
+
+def test_a_reason_follows_a_right_guess():
+    @exercise("99-guess", "a guess")
+    def check_guess(answer, rng):
+        return expect_choice(answer(), "ab", "b", {"a": "no", "b": "Because."})
+
+    assert outcome(lambda: "b", "99-guess").line.endswith("right. Because.")
+
+
+def test_a_wrong_matrix_is_shown_on_the_smallest_case():
+    @exercise("99-small", "twice")
+    def check_small(answer, rng):
+        def case(n):
+            x = torch.eye(n)
+            return compare(answer(x), 2 * x)
+
+        return core.over(answer, [(5,)], case, small=[(2,)])
+
+    line = outcome(lambda A: 3 * A, "99-small").line
+    assert "expected [[2, 0], [0, 2]], got [[3, 0], [0, 3]]" in line and "A = [[1, 0], [0, 1]]" in line
+
+
+def test_the_limit_is_printed_as_it_is():
+    with pytest.raises(Wrong, match="1.5e-03 would pass"):
+        compare(1.1, 1.0, 1.5e-3)
+
+
 def test_classes():
     assert outcome(Layer, "99-layer").status == "right"
     assert outcome(LayerStub, "99-layer").status == "not attempted"
@@ -252,7 +319,8 @@ def test_time_limit(answer, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     start = time.monotonic()
     found = outcome(answer)
-    assert found.code == "timeout" and "endless loop" in found.line
+    assert found.code == "timeout"
+    assert ("only waited" if answer in (sleeping, catching_all) else "endless loop") in found.line
     assert time.monotonic() - start < 10
     assert threading.active_count() == 1 or not any("_watch" in thread.name for thread in threading.enumerate())
     assert signal.getsignal(signal.SIGINT) is before and sys.gettrace() is None
@@ -413,7 +481,7 @@ def test_compare_sign_scale_and_ambiguous_hints():
 def test_words_of_compare_and_of_long_messages():
     for value, truth, words in (
         (2.0, 1.0, "a relative error of"),
-        (torch.ones(2), torch.zeros(2) + 2, "largest entry"),
+        (torch.ones(2), torch.zeros(2) + 2, "largest expected entry"),
     ):
         with pytest.raises(Wrong, match=words):
             compare(torch.as_tensor(value), truth)
