@@ -32,8 +32,7 @@ def of_debugger(module):
 class Watchdog:
     """Stops the thread that called ``start`` when it has computed for ``seconds``, or taken 2.5 times that in all.
 
-    The time to import modules does not count, nor that in which a debugger waits; while an answer is being traced, by a
-    debugger or by a function that it set itself, there is no limit. A second thread keeps the time. It sends SIGINT to the main thread, and
+    The time to import modules does not count, nor that in which a debugger waits. A second thread keeps the time. It sends SIGINT to the main thread, and
     that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. Code that catches it (a bare ``except:``
     in an endless loop) gets it again, at last inside its ``except``, where only a second one around it could catch it. A real interrupt remains a KeyboardInterrupt, and sets
     ``interrupted``. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
@@ -83,12 +82,6 @@ class Watchdog:
             frame = frame.f_back
         return False
 
-    def _traced(self):
-        """Whether the present thread is being debugged, or traced by another function than at the start."""
-        trace = sys.gettrace()
-        module = getattr(trace, "__module__", None) or type(trace).__module__
-        return trace is not None and (of_debugger(module) or (trace != self.tracing and module != __name__))
-
     def _send(self):
         self.fired += 1
         if not self.in_main:
@@ -99,9 +92,6 @@ class Watchdog:
             signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number, frame):
-        if self.fired and self._traced():
-            self.fired = 0
-            return
         if self.fired and not self.done.is_set() and frame.f_code is not Watchdog.stop.__code__:
             if self.fired > 2:  # caught twice already
                 self._insist(frame)
