@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import ScriptExporter
 
 from course_utils import exercises
 from course_utils.checks import core
@@ -37,6 +38,77 @@ def test_committed_exercises_are_what_the_lectures_generate(capsys):
     assert status == 0, capsys.readouterr().out
     committed = {path.name for path in (exercises.NOTEBOOKS / "exercises").glob("*.ipynb")}
     assert committed == {path.name for path in LECTURES}
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A folder of notebooks with the shortest lecture alone; the folder of its exercises."""
+    lecture = min(LECTURES, key=lambda path: path.stat().st_size)
+    (tmp_path / lecture.name).write_bytes(lecture.read_bytes())
+    monkeypatch.setattr(exercises, "NOTEBOOKS", tmp_path)
+    return tmp_path / "exercises"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--chekc"], ["03"], ["--check", "03"], ["-h"]])
+def test_a_word_that_is_no_option_writes_nothing(words, course, capsys):
+    with pytest.raises(SystemExit) as stop:
+        exercises.main(words)
+    assert stop.value.code == (0 if words in (["--help"], ["-h"]) else 2)
+    assert not course.exists() and "--check" in "".join(capsys.readouterr())
+
+
+def test_checking_writes_nothing(course, capsys):
+    assert exercises.main(["--check"]) == 1 and not course.exists()
+    assert "differs from what its lecture generates" in capsys.readouterr().out
+
+
+def fill(nb):
+    hole = next(cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("solution"))
+    hole.source = hole.source.replace(exercises.STUB, "return 42")
+
+
+def run_a_cell(nb):
+    next(cell for cell in nb.cells if cell.cell_type == "code").execution_count = 1
+
+
+@pytest.mark.parametrize("work", [fill, run_a_cell, None])
+def test_what_a_student_did_is_not_written_over(work, course, capsys):
+    assert exercises.main([]) == 0
+    (path,) = course.iterdir()
+    generated = path.read_bytes()
+    if work:
+        nb = nbformat.read(path, as_version=4)
+        work(nb)
+        nbformat.write(nb, path)
+    else:
+        path.write_text("no notebook")
+    before = path.read_bytes()
+    assert exercises.main([]) == 1 and path.read_bytes() == before
+    assert f"{path.name} is left as it is: somebody has worked in it" in capsys.readouterr().out
+    assert exercises.main(["--force"]) == 0 and path.read_bytes() == generated
+
+
+def test_an_old_version_that_nobody_worked_in_is_written_anew(course):
+    exercises.main([])
+    (path,) = course.iterdir()
+    generated = path.read_bytes()
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].source += " (an older text)"
+    nbformat.write(nb, path)
+    assert exercises.main([]) == 0 and path.read_bytes() == generated
+
+
+def test_a_folder_that_cannot_be_written_is_named(course, capsys):
+    course.write_text("a file in its place")
+    assert exercises.main([]) == 1
+    assert "error: the exercise notebooks cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_notebooks_become_scripts_of_python(lecture):
+    for nb in (nbformat.read(lecture, as_version=4), exercises.exercise_notebook(lecture)):
+        _, resources = ScriptExporter().from_notebook_node(nb)
+        assert resources["output_extension"] == ".py"
 
 
 def test_the_same_bytes_each_time():

@@ -4,6 +4,7 @@ import base64
 import inspect
 import io
 import itertools
+import weakref
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -221,3 +222,68 @@ def test_the_axes_stay_where_they_are(output: Page) -> None:
     interactive.FIGURES[0][1]["k"].value = 9
     first, second = (fig.axes[0].get_position().bounds for fig in places)
     assert first == pytest.approx(second)
+
+
+@pytest.mark.parametrize(
+    ("default", "control", "message"),
+    [
+        (1, (5, 9, 1), "the default of k must be from 5 to 9 in steps of 1, as its control is, got 1"),
+        (10, (5, 9, 1), "from 5 to 9 .*got 10"),
+        (0.3, (0.0, 1.0, 0.25), "in steps of 0.25, .*got 0.3"),
+        ("5", (5, 9, 1), "got '5'"),
+        (3, [1, 2], r"one of \[1, 2\], as its control is, got 3"),
+        (None, bool, "must be True or False, as its control is, got None"),
+    ],
+)
+def test_a_default_that_the_control_cannot_show_is_named(
+    default: object, control: object, message: str, output: Page
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        explore(lambda k=default: (line(), ""), alt="A line.", k=control)
+    assert output.outputs == [] and interactive.FIGURES == []
+
+
+def test_steps_of_a_tenth_are_met_in_spite_of_rounding(output: Page) -> None:
+    explore(lambda k=0.7: (line(k), ""), alt="A line.", k=(0.1, 1.0, 0.1))
+    assert interactive.FIGURES[0][1]["k"].value == 0.7
+
+
+class Data:
+    """Something large that a figure holds."""
+
+
+def show_large(alt: str = "A line.") -> weakref.ref:
+    """What a cell does in which a figure holds data."""
+    data = Data()
+
+    def draw(k: int = 1, data: Data = data) -> tuple[plt.Figure, str]:
+        return line(k), str(k)
+
+    explore(draw, alt=alt, k=(0, 3, 1))
+    return weakref.ref(data)
+
+
+def test_a_cell_that_is_run_again_lets_its_old_data_go(output: Page) -> None:
+    runs = [show_large() for _ in range(5)]
+    assert [run() is not None for run in runs] == [False] * 4 + [True] and len(interactive.FIGURES) == 1
+    interactive.FIGURES[0][1]["k"].value = 3
+    assert output.outputs[-2] == {"text/plain": "3"}
+
+
+def test_figures_of_other_cells_and_of_the_same_run_stay(output: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shell:
+        def __init__(self, cell: str, run: str) -> None:
+            self.parent = {"metadata": {"cellId": cell}, "header": {"msg_id": run}}
+
+        def get_parent(self) -> dict:
+            return self.parent
+
+    def cell(name: str, run: str, alts: list[str]) -> list[weakref.ref]:
+        monkeypatch.setattr(interactive, "get_ipython", lambda: Shell(name, run))
+        return [show_large(alt) for alt in alts]
+
+    first, copy = cell("one", "run 1", ["a", "a", "b"]), cell("two", "run 2", ["a"])
+    assert all(figure() for figure in first + copy) and len(interactive.FIGURES) == 4
+    again = cell("one", "run 3", ["another text"])
+    assert [bool(figure()) for figure in first + copy + again] == [False] * 3 + [True] * 2
+    assert len(interactive.FIGURES) == 2

@@ -629,3 +629,69 @@ def test_torchs_own_initialization_is_left_as_it_is():
     assert not torch.equal(weights("normal")[0], weights("torch")[0])
     with pytest.raises(ValueError, match="unknown init 'he'; choose one of: torch, normal, glorot, orthogonal"):
         Config(init="he")
+
+
+# ---- the choices of the authors' code
+
+
+def test_dequantized_images_are_what_the_authors_hand_to_the_discriminator():
+    levels = torch.arange(256.0).reshape(4, 1, 8, 8)
+    stored = levels.div(127.5).sub(1)
+    found = training.dequantized(stored, torch.Generator().manual_seed(0))
+    noise = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 128
+    torch.testing.assert_close(found, levels / 128 - 1 + noise, rtol=0, atol=1e-6)
+    assert found.min() >= -1 and found.max() < 1
+    assert torch.equal(((found + 1) * 128 + 1e-4).floor(), levels)  # the noise keeps a level below the next
+
+
+def trained_with(monkeypatch, **choices):
+    """The players in the order of their updates, the sizes of their batches, and the real images of a short run."""
+    seen, real_batches = [], []
+    step_d, step_g = training.update_discriminator, training.update_generator
+
+    def watched_d(config, generator, discriminator, optimizer, real, z, rng):
+        seen.append(("D", len(real), len(z)))
+        real_batches.append(real)
+        return step_d(config, generator, discriminator, optimizer, real, z, rng)
+
+    def watched_g(config, generator, discriminator, optimizer, z):
+        seen.append(("G", len(z)))
+        return step_g(config, generator, discriminator, optimizer, z)
+
+    config = Config(setting=Setting(1e-3, 0.0, 0.9, 2), **{**TINY, "steps": 2}, **choices)
+    train(config, images(), updates=training.Updates(watched_d, watched_g))
+    return config.batch_size, seen, torch.cat(real_batches)
+
+
+def test_the_generator_s_batch_and_the_order_of_updates(monkeypatch):
+    n, seen, _ = trained_with(monkeypatch)
+    assert seen == [("D", n, n), ("D", n, n), ("G", n)] * 2
+    n, seen, _ = trained_with(monkeypatch, batch_size_g=2 * TINY["batch_size"], generator_first=True)
+    assert seen == [("G", 2 * n), ("D", n, n), ("D", n, n)] * 2
+
+
+def test_real_images_get_new_noise_each_time(monkeypatch):
+    known = {image.numpy().tobytes() for image in images()}
+    _, _, plain = trained_with(monkeypatch)
+    assert all(image.numpy().tobytes() in known for image in plain)
+    _, _, noisy = trained_with(monkeypatch, dequantize=True)
+    assert not any(image.numpy().tobytes() in known for image in noisy)
+    nearest = torch.cdist(noisy.flatten(1), images().flatten(1), p=float("inf")).min(1).values
+    assert nearest.max() <= 1 / 128 + 1e-6 and len({image.numpy().tobytes() for image in noisy}) == len(noisy)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "64"])
+def test_a_bad_batch_of_the_generator_is_named(size):
+    with pytest.raises(ValueError, match=f"batch_size_g must be a whole number, 1 or more, got {size!r}"):
+        Config(batch_size_g=size)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+def test_every_method_trains_with_the_authors_choices(method, architecture):
+    config = Config(
+        method, "resnet", architecture=architecture, **{**TINY, "steps": 2}, **AUTHORS | {"batch_size_g": 8}
+    )
+    run = train(config, images())
+    assert run.step == 2 and torch.isfinite(run.curves).all()
+    assert list(linear_layers(run.discriminator))[-1].bias is None

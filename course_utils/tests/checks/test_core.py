@@ -1,6 +1,8 @@
 """The machinery of the checks: outcomes, guard, time limit, helpers, strict mode."""
 
 import importlib
+import io
+import pdb
 import signal
 import sys
 import threading
@@ -324,6 +326,39 @@ def test_time_limit(answer, monkeypatch):
     assert time.monotonic() - start < 10
     assert threading.active_count() == 1 or not any("_watch" in thread.name for thread in threading.enumerate())
     assert signal.getsignal(signal.SIGINT) is before and sys.gettrace() is None
+
+
+def waiting_in_pdb(x):
+    """A breakpoint, at which one looks about for a while before going on."""
+    commands = io.StringIO("p x\nimport time; time.sleep(2)\nc\n")
+    pdb.Pdb(stdin=commands, stdout=io.StringIO(), nosigint=True, readrc=False).set_trace()
+    return 2 * x
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("answer", [waiting_in_pdb])
+def test_no_time_limit_for_who_looks_with_a_debugger(answer, thread, monkeypatch):
+    core.EXERCISES["99-double"].limit = 0.3
+    found = []
+    if thread:
+        runner = threading.Thread(target=lambda: found.append(outcome(answer)))
+        runner.start()
+        runner.join()
+    else:
+        found.append(outcome(answer))
+    sys.settrace(None)
+    assert found[0].code != "timeout", found[0]
+
+
+def test_an_endless_loop_after_a_breakpoint_is_still_stopped():
+    core.EXERCISES["99-double"].limit = 0.3
+
+    def answer(x):
+        pdb.Pdb(stdin=io.StringIO("c\n"), stdout=io.StringIO(), nosigint=True, readrc=False).set_trace()
+        while True:
+            pass
+
+    assert outcome(answer).code == "timeout"
 
 
 @pytest.mark.parametrize("way", ["other thread", "without pthread_kill"])
