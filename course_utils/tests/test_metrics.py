@@ -162,12 +162,12 @@ def test_one_score_for_each_part(n, splits):
 
 
 def two_classes(n=300, seed=0):
-    """Bright left half or bright right half, with noise."""
+    """Bright left half or bright right half, with noise, in [-1, 1]."""
     labels = torch.arange(n) % 2
     images = 0.3 * gaussian(n, 1, 8, 8, seed=seed).float()
     images[labels == 0, :, :, :4] += 0.7
     images[labels == 1, :, :, 4:] += 0.7
-    return Images(images, labels)
+    return Images(images.clamp(-1, 1), labels)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +192,9 @@ def test_training_is_repeatable_and_leaves_the_global_state_alone(classifier):
 def test_accuracy_counts():
     class Says(torch.nn.Module):
         def forward(self, x):
-            return torch.nn.functional.one_hot(x[:, 0, 0, 0].long(), 4).float()
+            return torch.nn.functional.one_hot((4 * x[:, 0, 0, 0]).long(), 4).float()
 
-    images = torch.arange(4.0).repeat(300)[:, None, None, None].expand(-1, 1, 2, 2)
+    images = (torch.arange(4.0) / 4).repeat(300)[:, None, None, None].expand(-1, 1, 2, 2)
     labels = torch.arange(4).repeat(300)
     assert accuracy(Says(), Images(images, labels)) == 1
     assert accuracy(Says(), Images(images, (labels + (labels == 3).long()) % 4)) == 0.75
