@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .spectral import (
+    check_matrix,
     check_tensor,
     check_whole,
     least_norm,
@@ -257,6 +258,18 @@ def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError("clipping acts on plain weights, but these are computed anew by a parametrization")
         layer.weight.clamp_(-c, c)
+
+
+def clip_singular_values(weight: Tensor, bound: float = 1.0) -> Tensor:
+    """The matrix with the singular vectors of `weight` (d_out x d_in) and the singular values min(sigma_t, bound).
+
+    Of all matrices of spectral norm at most `bound` the nearest in the Frobenius norm. Raises ValueError unless bound > 0.
+    """
+    check_matrix(weight)
+    if not bound > 0:
+        raise ValueError(f"bound must be positive, got {bound}")
+    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    return (u * s.clamp(max=bound)) @ vh
 
 
 def orthonormal_penalty(model: nn.Module) -> Tensor:

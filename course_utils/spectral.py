@@ -219,6 +219,43 @@ def spectral_norm_gradient(weight: Tensor) -> Tensor:
     return torch.outer(u[:, 0], vh[0])
 
 
+def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Equation (12) with any unit vectors u, v: the gradient in W of <pull, W / (u^T W v)>, u and v held constant.
+
+    weight, pull: d_out x d_in, where pull is E[delta h^T]; u: d_out; v: d_in. With u_1, v_1 this is (12), with the vectors
+    that an SN layer has stored its backward pass; it is orthogonal to `weight` in any case.
+    Raises ValueError for shapes that do not fit, and where u^T W v is zero.
+    """
+    check_matrix(weight)
+    expected = (weight.shape, weight.shape[:1], weight.shape[1:])
+    if (got := (pull.shape, u.shape, v.shape)) != expected:
+        wanted, found = (", ".join(str(tuple(shape)) for shape in shapes) for shapes in (expected, got))
+        raise ValueError(f"pull, u and v must have the shapes {wanted} to fit weight, got {found}")
+    sigma = u @ weight @ v
+    if sigma == 0:
+        raise ValueError("u^T W v is zero: nothing to divide by")
+    lam = (pull * weight).sum() / sigma
+    return (pull - lam * torch.outer(u, v)) / sigma
+
+
+class Memory(NamedTuple):
+    """Stored u, v against u_1, v_1: sigma(W) / u^T W v; the angle of u to u_1 in degrees; |gradient - (12)| / |(12)|."""
+
+    excess: float
+    angle: float
+    gradient_error: float
+
+
+def compare_with_exact(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Memory:
+    """Compare u, v with u_1, v_1 by an SVD in double precision; needs sigma_1 > sigma_2, shapes as `gradient_through_sn`."""
+    weight, pull, u, v = (tensor.detach().double() for tensor in (weight, pull, u, v))
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    followed, exact = gradient_through_sn(weight, pull, u, v), gradient_through_sn(weight, pull, left[:, 0], right[0])
+    angle = math.degrees(math.acos(min(1.0, abs(float(u @ left[:, 0])))))
+    error = float((followed - exact).norm() / exact.norm())
+    return Memory(float(values[0] / (u @ weight @ v)), angle, error)
+
+
 def stable_rank(weight: Tensor, dim: int = 0) -> float:
     """||W||_F^2 / sigma_1^2: 1 for a rank-one matrix, the rank if all singular values are equal, 0 for W = 0.
 
