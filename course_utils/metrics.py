@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .data import Images
 from .models import SmallClassifier
-from .spectral import check_tensor
+from .spectral import check_range, check_tensor, check_whole, float32_by_default
 
 
 def _check_features(features: Tensor, name: str) -> Tensor:
@@ -29,21 +29,48 @@ def _check_gaussians(**parameters: Tensor) -> None:
     d = shapes[0][0]
     if shapes != [(d,), (d, d)] * 2:
         raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
+    for name, matrix in parameters.items():
+        if matrix.ndim == 2:
+            _check_covariance(matrix.detach().double(), name)
+
+
+def _check_covariance(matrix: Tensor, name: str) -> None:
+    """Raise ValueError unless `matrix` is symmetric with no negative eigenvalue, up to 1e-5 of its largest entry."""
+    tolerance = 1e-5 * float(matrix.abs().max())
+    off = float((matrix - matrix.mT).abs().max())
+    if off > tolerance:
+        raise ValueError(f"{name} must be a covariance, but it is not symmetric: C and C^T differ by up to {off:.4g}")
+    shift = (tolerance or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    if torch.linalg.cholesky_ex(matrix + shift).info:  # exists if and only if no eigenvalue lies below -tolerance
+        lowest = float(torch.linalg.eigvalsh(matrix)[0])
+        raise ValueError(f"{name} must be a covariance, but it has a negative eigenvalue, {lowest:.4g}")
+
+
+def _without_noise(eigenvalues: Tensor) -> Tensor:
+    """Eigenvalues that are not negative in exact arithmetic, with those that rounding cannot tell from 0 set to 0."""
+    noise = eigenvalues.abs().max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    return torch.where(eigenvalues > noise, eigenvalues, 0.0)
 
 
 def matrix_sqrt(matrix: Tensor) -> Tensor:
     """Square root of a symmetric positive semi-definite d x d matrix, by its eigenvectors."""
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0).sqrt() @ vectors.mT
+    return vectors * _without_noise(values).sqrt() @ vectors.mT
 
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
-    """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d)."""
+    """Equation (24): ||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2}) of two Gaussians; means (d), covariances (d, d).
+
+    In double precision, and never negative. Raises ValueError for other shapes, NaN or infinite entries, and a matrix
+    that is no covariance: not symmetric, or with a negative eigenvalue.
+    """
     _check_gaussians(mean1=mean1, cov1=cov1, mean2=mean2, cov2=cov2)
+    mean1, cov1, mean2, cov2 = (tensor.double() for tensor in (mean1, cov1, mean2, cov2))
     root = matrix_sqrt(cov1)
     # C1 C2 has the eigenvalues of the symmetric C1^{1/2} C2 C1^{1/2}: the trace of its root is what (24) asks for
-    trace_root = torch.linalg.eigvalsh(root @ cov2 @ root).clamp_min(0).sqrt().sum()
-    return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root)
+    trace_root = _without_noise(torch.linalg.eigvalsh(root @ cov2 @ root)).sqrt().sum()
+    distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_root
+    return float(distance.clamp_min(0))  # below 0 by rounding only
 
 
 def frechet_distance(features1: Tensor, features2: Tensor) -> float:
@@ -66,11 +93,14 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
     Between 1 and the number of classes (Salimans et al. 2016). Raises ValueError unless rows are probabilities.
     """
     check_tensor(probabilities, "probabilities", "class probabilities (N, classes)", 2, 2)
+    splits = check_whole(splits, "splits", 0)
     p = probabilities.detach().double()
+    tolerance = max(1e-3, 2 * torch.finfo(probabilities.dtype).eps)  # rows of bfloat16 add up to 1 to two digits
     if not 1 <= splits <= len(p):
         raise ValueError(f"probabilities must be (N, classes) with N >= splits = {splits}, got {tuple(p.shape)}")
-    if (p < 0).any() or ((p.sum(1) - 1).abs() > 1e-3).any():
+    if (p < 0).any() or ((p.sum(1) - 1).abs() > tolerance).any():
         raise ValueError("each row of probabilities must be non-negative and sum to 1")
+    p = p / p.sum(1, keepdim=True) if tolerance > 1e-3 else p
     scores = []
     for part in p.tensor_split(splits):
         marginal = part.mean(0, keepdim=True)
@@ -86,7 +116,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     `fake` inside a ball of `real`: are the samples like real ones? Recall is the share of `real` inside a ball of `fake`:
     is every kind of real image there? Raises ValueError unless both sets have the same d and more than k rows.
     """
-    a, b = _check_features(real, "real"), _check_features(fake, "fake")
+    a, b, k = _check_features(real, "real"), _check_features(fake, "fake"), check_whole(k, "k")
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) <= k:
         raise ValueError(
             f"need features of the same d, more than k = {k} of each, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -103,22 +133,35 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 def _check_images(images: Tensor) -> None:
     check_tensor(images, "images", "a batch (N, channels, size, size)", 4, 4)
+    check_range(images)
 
 
 def _check_labelled(data: Images) -> None:
-    _check_images(data.images)
-    if len(data.images) != len(data.labels) or data.labels.dtype != torch.int64:
-        got = f"{len(data.images)} images and {len(data.labels)} labels of {data.labels.dtype}"
-        raise ValueError(f"need one label of torch.int64 for each image, got {got}")
+    images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+    if images is None or labels is None:
+        raise TypeError(f"data must be Images, images with their labels, got {type(data).__name__}")
+    _check_images(images)
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a tensor of torch.int64, got {type(labels).__name__}")
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        got = f"{len(images)} images and {len(labels) if labels.ndim else 'one'} labels of {labels.dtype}"
+        raise ValueError(f"need one label of torch.int64 for each image, got {got}, shape {tuple(labels.shape)}")
+    if labels.min() < 0:
+        raise ValueError(f"labels must count from 0, got {int(labels.min())}: -1 stands for images without a label")
 
 
 def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: float = 2e-3, seed: int = 0):
     """Train a SmallClassifier on labelled images with Adam and return it in evaluation mode.
 
     Deterministic in `seed` on one machine with one number of threads; torch's global random state is left alone.
+    Raises TypeError or ValueError for anything but images in [-1, 1] with labels of at least two classes, from 0 up.
     """
     _check_labelled(data)
-    with torch.random.fork_rng(devices=[]):
+    if (data.labels == data.labels[0]).all():
+        raise ValueError(f"a classifier needs labels of at least two classes, but all are {int(data.labels[0])}")
+    epochs, batch_size = check_whole(epochs, "epochs", 0), check_whole(batch_size, "batch_size")
+    seed = check_whole(seed, "seed", 0)
+    with torch.random.fork_rng(devices=[]), float32_by_default():
         torch.manual_seed(seed)
         classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1).to(data.images.device)
     generator = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .normalization import check_method
-from .spectral import check_tensor, named_layers
+from .spectral import check_tensor, float32_by_default, named_layers
 
 
 def bottom_size(size: int) -> tuple[int, int]:
@@ -79,6 +79,7 @@ def initialize_(model: nn.Module, init: str) -> None:
             nn.init.zeros_(layer.bias)
 
 
+@float32_by_default()
 def cnn_discriminator(
     size: int = 32, channels: int = 3, width: int = 64, method: str = "none", last_bias: bool = True
 ) -> nn.Sequential:
@@ -102,6 +103,7 @@ def cnn_discriminator(
     return _taking(nn.Sequential(*layers, nn.Flatten(), dense), channels, size, size)
 
 
+@float32_by_default()
 def cnn_generator(size: int = 32, channels: int = 3, width: int = 64, d_z: int = 128) -> nn.Sequential:
     """Table 3: dense, then transposed 4x4/2 convolutions with batch norm and ReLU, a 3x3 convolution, tanh.
 
@@ -160,6 +162,7 @@ class ResNetDiscriminator(nn.Module):
     last_bias: whether the dense layer has a bias; in the authors' code it has none.
     """
 
+    @float32_by_default()
     def __init__(self, channels: int = 3, width: int = 128, method: str = "none", last_bias: bool = True) -> None:
         super().__init__()
         check_method(method)
@@ -179,6 +182,7 @@ class ResNetDiscriminator(nn.Module):
         return self.dense(F.relu(self.blocks(x)).sum(dim=(2, 3)))
 
 
+@float32_by_default()
 def resnet_generator(size: int = 32, channels: int = 3, width: int = 256, d_z: int = 128) -> nn.Sequential:
     """Table 4: dense, up-sampling residual blocks of constant width, batch norm, ReLU, 3x3 convolution, tanh."""
     bottom, halvings = bottom_size(size)
@@ -197,6 +201,7 @@ def resnet_generator(size: int = 32, channels: int = 3, width: int = 256, d_z: i
 class SmallClassifier(nn.Module):
     """A small convolutional classifier whose `features` (batch, 64) serve as this course's stand-in for Inception."""
 
+    @float32_by_default()
     def __init__(self, channels: int = 1, classes: int = 10) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -237,7 +242,8 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def sample_noise(n: int, d_z: int, generator: torch.Generator | None = None) -> Tensor:
-    """n latent vectors z ~ N(0, I), shape (n, d_z), on the device of the random `generator`."""
+    """n latent vectors z ~ N(0, I), shape (n, d_z), float32, on the device of the random `generator`."""
     if n < 1:
         raise ValueError(f"n must be 1 or more, got {n}")
-    return torch.randn(n, d_z, generator=generator, device=generator.device if generator else None)
+    device = generator.device if generator else None
+    return torch.randn(n, d_z, generator=generator, device=device, dtype=torch.float32)

@@ -150,7 +150,7 @@ def spectral_norm(
 class WeightNorm(nn.Module):
     """The parametrization that scales each row of W to unit length, so that sum_t sigma_t^2 = d_out, equation (13).
 
-    The trainable gain of Salimans & Kingma (2016) is left out, as in the paper. A zero row stays zero.
+    The trainable gain of Salimans & Kingma (2016) is left out, as in the paper. A zero row (norm at most eps) stays.
     """
 
     def __init__(self, dim: int = 0, eps: float = 1e-12) -> None:
@@ -158,10 +158,10 @@ class WeightNorm(nn.Module):
         self.dim, self.eps = dim, eps
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return `weight` with every row (slice along `dim`) divided by its Euclidean norm."""
+        """Return `weight` with every row (slice along `dim`) divided by its Euclidean norm, NaN where that overflows."""
         axes = [axis for axis in range(weight.ndim) if axis != self.dim]
         norms = overflow_shown(torch.linalg.vector_norm(weight, dim=axes, keepdim=True))
-        return weight / norms.clamp_min(least_norm(self.eps, weight.dtype))
+        return weight / torch.where(norms <= least_norm(self.eps, weight.dtype), 1.0, norms)
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Store an assigned value as it is."""

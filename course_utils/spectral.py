@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -83,9 +83,10 @@ def float32_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def own_precision(tensor: Tensor) -> torch.autocast:
+def own_precision(tensor: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: products stay in the type of `tensor`. In bfloat16, u and v lose their length."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def check_matrix(weight: Tensor, name: str = "weight") -> None:
@@ -124,8 +125,8 @@ def overflow_shown(norm: Tensor) -> Tensor:
 
 
 def least_norm(eps: float, dtype: torch.dtype) -> float:
-    """eps, or the smallest positive number of `dtype` where eps is rounded to zero, such as 1e-12 in float16."""
-    return max(eps, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+    """What counts as zero: eps, but no less than the smallest normal number of `dtype`. In float16 1e-12 is rounded to 0."""
+    return max(eps, torch.finfo(dtype).tiny)
 
 
 def unit(x: Tensor, eps: float = 1e-12) -> Tensor:
@@ -137,13 +138,14 @@ def power_iteration_step(weight: Tensor, u: Tensor, eps: float = 1e-12) -> tuple
     """One round of power iteration, equations (18)-(19): v <- W^T u / ||W^T u||, then u <- W v / ||W v||.
 
     weight: d_out x d_in; u: d_out, of unit length. Returns the new (u, v), of unit length.
-    Where W v vanishes (a zero matrix: v is zero then) the old u is kept, so that the iteration can go on once W moves;
-    also where it is not finite, which shows as NaN in v.
+    Where W v vanishes (a zero matrix: v is zero then) the old u is kept, so that the iteration can go on once W moves.
+    It is also kept where NaN or an overflow comes out; v is NaN then, so that it shows.
     """
     v = unit(torch.mv(weight.mT, u), eps)
     w_v = torch.mv(weight, v)
     norm = overflow_shown(w_v.norm())
-    return torch.where(norm > least_norm(eps, norm.dtype), w_v / norm, u), v
+    u = torch.where(norm > least_norm(eps, norm.dtype), w_v / norm, u)
+    return u, v.masked_fill(norm.isnan(), math.nan)
 
 
 def power_of_two(tensor: Tensor) -> float:

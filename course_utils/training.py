@@ -42,6 +42,7 @@ from .models import (
 )
 from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
 from .parallel import Processes
+from .spectral import check_range, check_tensor, float32_by_default
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@float32_by_default()
 def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
     """Generator and (normalized) discriminator of a configuration, initialised from its seed."""
     with torch.random.fork_rng(devices=[]):
@@ -273,7 +275,10 @@ class Run:
             )
             for model, alpha in ((generator, s.alpha_g or s.alpha), (discriminator, s.alpha))
         )
-        rng, curves = torch.Generator(device).manual_seed(config.seed), torch.zeros(4, config.steps, device=device)
+        rng, curves = (
+            torch.Generator(device).manual_seed(config.seed),
+            torch.zeros(4, config.steps, dtype=torch.float32, device=device),
+        )
         return cls(config, generator, discriminator, adam_g, adam_d, rng, curves)
 
     def curve(self, name: str) -> list[float]:
@@ -392,7 +397,7 @@ def train(
     callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
     the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
     `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
-    Raises ValueError for images of another shape and for a run begun on another kind of device, FloatingPointError when
+    Raises ValueError for images of another shape or range and for a run begun on another kind of device, FloatingPointError when
     a loss is NaN or infinite (the message names the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
     process computes its share of every batch.
     """
@@ -432,12 +437,18 @@ def train(
 
 
 def check_images(config: Config, images: Tensor) -> None:
-    """Raise ValueError unless `images` are what `config` was made for: finite float32, (N, channels, size, size)."""
+    """Raise TypeError or ValueError unless `images` are what `config` was made for.
+
+    That is float32, finite and in [-1, 1], of shape (N, channels, size, size).
+    """
     expected = (config.channels, config.size, config.size)
+    if not isinstance(images, Tensor):
+        check_tensor(images, "images", f"a batch (N, *{expected})", 4, 4)
     if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images must be a non-empty batch of shape (N, *{expected}), got {tuple(images.shape)}")
-    if images.dtype != torch.float32 or not torch.isfinite(images).all():
-        raise ValueError(f"images must be finite float32 numbers in [-1, 1], got {images.dtype} or NaN")
+    if images.dtype != torch.float32:
+        raise ValueError(f"images must be finite float32 numbers in [-1, 1], got {images.dtype}")
+    check_range(images)
 
 
 def set_alpha(config: Config, run: Run) -> None:

@@ -117,6 +117,29 @@ def test_distance_falls_with_the_number_of_samples():
     assert values[0] > 2 * values[1] > 4 * values[2]
 
 
+@pytest.mark.parametrize("n, d, scale", [(10, 64, 100), (10, 512, 100), (50, 512, 1), (2, 128, 1e4), (65, 64, 1)])
+def test_fewer_samples_than_features_by_the_nuclear_norm(n, d, scale):
+    x, y = scale * gaussian(n, d), scale * gaussian(n + 3, d, seed=1)
+
+    def exact(x, y):
+        a, b = ((f - f.mean(0)) / (len(f) - 1) ** 0.5 for f in (x, y))
+        roots = torch.linalg.matrix_norm(a @ b.mT, ord="nuc")  # tr (C1 C2)^(1/2) without a d x d matrix
+        return float((x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * roots)
+
+    trace = float(x.var(0).sum() + y.var(0).sum())
+    assert frechet_distance(x, y) == pytest.approx(exact(x, y), abs=1e-12 * trace)
+    assert 0 <= frechet_distance(x, x.clone()) <= 1e-12 * trace
+    near = x + 1e-4 * scale
+    assert frechet_distance(x, near) == pytest.approx(d * (1e-4 * scale) ** 2, abs=1e-12 * trace)
+
+
+@quick
+@given(st.integers(1, 40), st.integers(2, 12), seeds, st.sampled_from([1e-3, 1.0, 1e3]))
+def test_frechet_distance_is_never_negative(d, n, seed, scale):
+    x = scale * gaussian(n, d, seed=seed)
+    assert frechet_distance(x, x.clone()) >= 0 and frechet_distance(x, x[:1].expand(n, d)) >= 0
+
+
 # ---- inception-style score
 
 
@@ -162,12 +185,12 @@ def test_one_score_for_each_part(n, splits):
 
 
 def two_classes(n=300, seed=0):
-    """Bright left half or bright right half, with noise."""
+    """Bright left half or bright right half, with noise, in [-1, 1]."""
     labels = torch.arange(n) % 2
     images = 0.3 * gaussian(n, 1, 8, 8, seed=seed).float()
     images[labels == 0, :, :, :4] += 0.7
     images[labels == 1, :, :, 4:] += 0.7
-    return Images(images, labels)
+    return Images(images.clamp(-1, 1), labels)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +215,9 @@ def test_training_is_repeatable_and_leaves_the_global_state_alone(classifier):
 def test_accuracy_counts():
     class Says(torch.nn.Module):
         def forward(self, x):
-            return torch.nn.functional.one_hot(x[:, 0, 0, 0].long(), 4).float()
+            return torch.nn.functional.one_hot((4 * x[:, 0, 0, 0]).long(), 4).float()
 
-    images = torch.arange(4.0).repeat(300)[:, None, None, None].expand(-1, 1, 2, 2)
+    images = (torch.arange(4.0) / 4).repeat(300)[:, None, None, None].expand(-1, 1, 2, 2)
     labels = torch.arange(4).repeat(300)
     assert accuracy(Says(), Images(images, labels)) == 1
     assert accuracy(Says(), Images(images, (labels + (labels == 3).long()) % 4)) == 0.75
@@ -278,9 +301,41 @@ def test_bad_gaussians_are_named():
 
 
 @pytest.mark.parametrize(
+    "bad, message",
+    [
+        (-torch.eye(2), "negative eigenvalue, -1"),
+        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "negative eigenvalue, -1"),
+        (torch.tensor([[1.0, 1.0], [0.0, 1.0]]), "not symmetric: C and C.T differ by up to 1"),
+        (torch.tensor([[1.0, 0.0], [0.0, -1e-3]]), "negative eigenvalue, -0.001"),
+        (1e-20 * torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "negative eigenvalue, -1e-20"),
+    ],
+)
+def test_what_is_no_covariance_is_refused(bad, message):
+    m, c = torch.zeros(2), torch.eye(2)
+    with pytest.raises(ValueError, match="cov1 must be a covariance, but .*" + message):
+        gaussian_frechet_distance(m, bad, m, c)
+    with pytest.raises(ValueError, match="cov2 must be a covariance, but .*" + message):
+        gaussian_frechet_distance(m, c, m, bad)
+
+
+def test_a_covariance_in_single_precision_is_one():
+    x = gaussian(20, 100).float()
+    c, m = torch.cov(x.mT), x.mean(0)
+    assert 0 <= gaussian_frechet_distance(m, c, m, c) <= 1e-5 * float(c.trace())
+    assert gaussian_frechet_distance(m, 0 * c, m, 0 * c) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_of_probabilities_in_half_precision(dtype):
+    p = (3 * gaussian(50, 10)).softmax(1)
+    assert float(inception_score(p.to(dtype))) == pytest.approx(float(inception_score(p)), rel=0.01)
+
+
+@pytest.mark.parametrize(
     "p, splits, message",
     [
         (torch.full((4, 2), 0.5), 0, "splits = 0"),
+        (torch.full((4, 2), 0.5), 1.5, "splits must be a whole number"),
         (torch.full((4, 2), 0.5), 5, r"N >= splits = 5, got \(4, 2\)"),
         (torch.empty(0, 2), 1, r"got \(0, 2\)"),
         (torch.ones(4), 1, r"got \(4,\)"),
@@ -300,6 +355,54 @@ def test_bad_probabilities_are_named(p, splits, message):
 def test_bad_labels_are_named(use, n_labels, dtype):
     with pytest.raises(ValueError, match=f"one label of torch.int64 .*got 4 images and {n_labels} labels of {dtype}"):
         use(Images(torch.zeros(4, 1, 8, 8), torch.zeros(n_labels, dtype=dtype)))
+
+
+@pytest.mark.parametrize("low, high", [(0, 255), (-1, 1.5), (-2.2, 2), (0, 1.01)])
+def test_images_of_another_range_are_named(low, high):
+    images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+    images[0, 0, 0, 0], images[3, 0, 7, 7] = low, high
+    for use in (
+        lambda: features_of(SmallClassifier(), images),
+        lambda: probabilities_of(SmallClassifier(), images),
+        lambda: accuracy(SmallClassifier(), Images(images, labels)),
+        lambda: train_classifier(Images(images, labels)),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"images must be .* in \[-1, 1\], got values from {min(low, 0)} to {high}"
+        ):
+            use()
+
+
+def test_labels_that_teach_nothing_are_named():
+    images = torch.zeros(4, 1, 8, 8)
+    for use in (train_classifier, lambda data: accuracy(SmallClassifier(), data)):
+        with pytest.raises(ValueError, match="count from 0, got -1"):
+            use(Images(images, torch.full((4,), -1)))  # what load_stl10 returns
+        with pytest.raises(TypeError, match="labels must be a tensor of torch.int64, got ndarray"):
+            use(Images(images, np.arange(4)))
+        with pytest.raises(ValueError, match=r"one label .*shape \(4, 1\)"):
+            use(Images(images, torch.arange(4)[:, None]))
+        for bad in (images, (images, torch.arange(4)), None, images.numpy()):
+            with pytest.raises(TypeError, match="data must be Images, images with their labels, got"):
+                use(bad)
+    with pytest.raises(ValueError, match="at least two classes, but all are 3"):
+        train_classifier(Images(images, torch.full((4,), 3)))
+
+
+@pytest.mark.parametrize("bad", [{"epochs": "2"}, {"epochs": 1.5}, {"batch_size": 0}, {"seed": "a"}, {"seed": -1}])
+def test_words_for_numbers_are_named(bad):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} must be a whole number"):
+        train_classifier(two_classes(8), **bad)
+    train_classifier(two_classes(8), epochs=np.int64(1), batch_size=np.int32(4), seed=np.uint8(1))
+
+
+def test_the_classifier_is_the_same_under_a_default_type_of_float64(classifier):
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = train_classifier(two_classes(), epochs=3, batch_size=32, seed=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(classifier.state_dict().values(), again.state_dict().values()))
 
 
 # ---- precision and recall
@@ -328,3 +431,6 @@ def test_precision_and_recall_by_hand():
 def test_precision_and_recall_need_more_rows_than_neighbours():
     with pytest.raises(ValueError, match=r"more than k = 3 of each, got \(3, 2\) and \(9, 2\)"):
         precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))
+    for k in (0, 1.5, "3", True):
+        with pytest.raises(ValueError, match="k must be a whole number, 1 or more"):
+            precision_recall(torch.zeros(9, 2), torch.zeros(9, 2), k)

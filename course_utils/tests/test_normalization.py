@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from course_utils.normalization import (
     METHODS,
@@ -22,6 +23,7 @@ from course_utils.normalization import (
     linear_layers,
     normalize,
     orthonormal_penalty,
+    other_weights,
     spectral_norm,
     spectral_norm_gain,
     weight_norm,
@@ -397,6 +399,76 @@ def test_nan_that_appears_later_reaches_the_output_and_leaves_no_trace():
     assert torch.isfinite(layer(x)).all()
 
 
+def test_nan_in_u_is_not_taken_for_a_weight_without_estimate():
+    layer, _, x = twins("Linear")
+    layer.parametrizations.weight[0]._u[0] = math.nan
+    assert layer.eval()(x).isnan().all()
+
+
+@pytest.mark.parametrize("apply", [spectral_norm, spectral_norm_gain, weight_norm])
+@pytest.mark.parametrize("entry, dtype", [(1e25, torch.float32), (3e4, torch.float16), (1e25, torch.bfloat16)])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_overflow_shows(apply, entry, dtype, training):
+    layer = apply(layer_with(gaussian(16, 8, dtype=torch.float32).to(dtype))).train(training)
+    original = layer.parametrizations.weight.original
+    good = original.detach().clone()
+    original.data.fill_(entry)
+    if apply is weight_norm or training:
+        assert layer.weight.isnan().any()  # not zero, and not the weight as it is
+    original.data = good
+    assert torch.isfinite(layer.weight).all()  # and leaves no trace
+
+
+@pytest.mark.parametrize("apply", [spectral_norm, spectral_norm_gain, weight_norm])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("zero", ["row", "matrix"])
+def test_half_precision_keeps_zeros_and_finite_gradients(apply, dtype, zero):
+    layer = layer_with(gaussian(4, 8, dtype=torch.float32).to(dtype))
+    layer.weight.data[: 1 if zero == "row" else 4] = 0
+    apply(layer)
+    for _ in range(2):
+        weight = layer.weight
+        assert torch.isfinite(weight).all() and not weight[0].any()
+    weight.sum().backward()
+    assert torch.isfinite(layer.parametrizations.weight.original.grad).all()
+    if zero == "row" and apply is not weight_norm:
+        assert float(torch.linalg.matrix_norm(weight.detach().float(), ord=2)) == pytest.approx(1, abs=0.05)
+
+
+def test_a_zero_vector_stays_zero_in_half_precision():
+    layer = nn.Linear(3, 4).half()
+    layer.bias.data.zero_()
+    assert torch.equal(spectral_norm(layer, "bias").bias, torch.zeros(4).half())
+
+
+@each_layer
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_torchs_bit_by_bit(kind, dtype):
+    ours, theirs, _ = twins(kind, dtype)
+    for layer in (ours, theirs):
+        for _ in range(3):
+            layer.zero_grad()
+            layer.weight.square().sum().backward()
+            torch.optim.SGD(layer.parameters(), 0.01).step()
+    assert same_state(ours, theirs) and torch.equal(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "wide Linear", "Conv2d", "ConvTranspose2d"])
+def test_autocast_moves_u_and_v_as_torch_does(kind):
+    ours, theirs, x = twins(kind, n_power_iterations=300)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), theirs(x)) and ours(x).dtype == torch.bfloat16
+        theirs(x)
+        weight = ours.weight
+        theirs.weight  # noqa: B018
+    assert same_state(ours, theirs)
+    part = ours.parametrizations.weight[0]
+    assert float(part._u.norm()) == pytest.approx(1, abs=1e-6) and float(part._v.norm()) == pytest.approx(1, abs=1e-6)
+    assert float(torch.linalg.matrix_norm(weight_matrix(weight.detach(), output_dim(ours)), ord=2)) == pytest.approx(
+        1, abs=1e-5
+    )
+
+
 # ---- weight normalization without gain
 
 
@@ -491,6 +563,68 @@ def test_normalize_touches_every_layer_or_none(method):
         assert not any(parametrize.is_parametrized(module) for module in model.modules())
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model(gaussian(2, 1, 6, 6, dtype=torch.float32)).shape == (2, 1)
+
+
+METHODS_ON_WEIGHTS = ["spectral_norm", "spectral_norm_gain", "weight_norm"]
+
+
+@pytest.mark.parametrize("first", METHODS_ON_WEIGHTS)
+@pytest.mark.parametrize("second", METHODS_ON_WEIGHTS)
+def test_a_second_normalization_is_refused_and_changes_nothing(first, second):
+    model = normalize(network(), first)
+    plain = nn.Sequential(nn.Linear(2, 2), model)
+    before = list(plain.state_dict())
+    with pytest.raises(ValueError, match="weight of .* is already normalized .*(SpectralNorm|WeightNorm)"):
+        normalize(plain, second)
+    assert list(plain.state_dict()) == before  # nor is the first layer, which was plain
+    parametrize.remove_parametrizations(layer := spectral_norm(nn.Linear(2, 2)), "weight")
+    spectral_norm(layer)  # what the message offers
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        parametrizations.spectral_norm,
+        parametrizations.weight_norm,
+        parametrizations.orthogonal,
+        nn.utils.spectral_norm,
+        nn.utils.weight_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+    ],
+)
+@pytest.mark.parametrize("apply", [spectral_norm, spectral_norm_gain, weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_something_else_computes_are_refused(apply, other):
+    with pytest.raises(ValueError, match="already normalized or parametrized|computed by a hook from weight_(orig|g)"):
+        apply(other(nn.Linear(3, 3)))
+
+
+@pytest.mark.parametrize(
+    "model, names",
+    [
+        (lambda: nn.MultiheadAttention(4, 2), ["in_proj_weight"]),
+        (lambda: nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2)), ["0.weight"]),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.Bilinear(2, 3, 4)), ["1.weight"]),
+        (lambda: nn.Sequential(nn.LSTM(2, 3)), ["0.weight_ih_l0", "0.weight_hh_l0"]),
+        (lambda: nn.TransformerEncoderLayer(4, 2, 8), ["self_attn.in_proj_weight"]),
+    ],
+)
+@pytest.mark.parametrize("method", ["weight_clipping", "orthonormal", *METHODS_ON_WEIGHTS])
+def test_weights_that_no_method_reaches_are_named(model, names, method):
+    made = model()
+    assert other_weights(made) == names
+    with pytest.warns(UserWarning, match=rf"{method} acts on .*these weights stay as they are: {', '.join(names)}\."):
+        normalize(made, method)
+
+
+def test_no_warning_where_every_weight_is_reached():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        normalize(nn.Sequential(network(), nn.BatchNorm1d(1), nn.LayerNorm((2, 3)), nn.PReLU()), "spectral_norm")
+        attention = spectral_norm(nn.MultiheadAttention(4, 2), "in_proj_weight")  # by hand, as the warning offers
+        normalize(attention, "spectral_norm")
+        normalize(nn.Embedding(2, 3), "none")
+    assert isinstance(attention.out_proj.parametrizations.weight[0], SpectralNorm)
 
 
 # ---- weight clipping
@@ -693,10 +827,18 @@ def test_bad_dim_is_named(apply, dim):
         apply(nn.Linear(3, 2), dim=dim)
 
 
-@pytest.mark.parametrize("n", [0, -1])
+@pytest.mark.parametrize("n", [0, -1, 1.5, "2", True])
 def test_bad_number_of_rounds_is_named(n):
-    with pytest.raises(ValueError, match=f"1 or more, got {n}"):
+    with pytest.raises(ValueError, match=f"1 or more, got {n!r}"):
         spectral_norm(nn.Linear(3, 2), n_power_iterations=n)
+
+
+@pytest.mark.parametrize("bad", [{"dim": "0"}, {"dim": True}, {"eps": "small"}, {"eps": -1.0}, {"eps": math.nan}])
+def test_words_for_numbers_are_named(bad):
+    ((name, value),) = bad.items()
+    with pytest.raises(ValueError, match=rf"{name} must be .*got {value!r}"):
+        spectral_norm(nn.Linear(3, 2), **bad)
+    spectral_norm(nn.Linear(3, 2), n_power_iterations=np.int64(2), dim=np.int32(1))
 
 
 @pytest.mark.parametrize("method", ["sn", "Spectral_Norm", "", None])

@@ -16,6 +16,7 @@ from course_utils.spectral import (
     compare_with_exact,
     conv_norm,
     conv_norm_fft,
+    float32_by_default,
     gradient_through_sn,
     normalized_spectrum,
     output_dim,
@@ -369,6 +370,74 @@ def test_circular_norm_on_a_larger_grid_bounds_the_zero_padded_one(d_out, d_in, 
     assert found <= conv_norm_fft(w, (6 + k - 1, 6 + k - 1)) * (1 + 1e-12)
 
 
+# ---- scales, autocast, and the default type
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-10, 1e10, 1e20, 1e30])
+def test_scale_does_not_matter(scale):
+    w = gaussian(4, 3, 3, 3, dtype=torch.float32)
+    measures = {
+        "conv_norm": lambda w: conv_norm(w, (8, 8), padding=1, generator=rng()),
+        "conv_norm_fft": lambda w: conv_norm_fft(w, (8, 8)),
+        "power_iteration": lambda w: power_iteration(w.flatten(1), n_power_iterations=30, generator=rng()).sigma,
+        "top_singular_values": lambda w: top_singular_values(w.flatten(1), 2, generator=rng()),
+    }
+    for name, measure in measures.items():
+        found = measure(scale * w).double() / scale
+        torch.testing.assert_close(
+            found, measure(w).double(), rtol=1e-5, atol=0, msg=lambda text, n=name: f"{n}: {text}"
+        )
+    _, u, v = power_iteration(scale * w.flatten(1), scale * torch.ones(4), n_power_iterations=1)
+    assert float(u.norm()) == pytest.approx(1, abs=1e-6) and float(v.norm()) == pytest.approx(1, abs=1e-6)
+    assert stable_rank(scale * torch.eye(3)) == pytest.approx(3)
+    torch.testing.assert_close(normalized_spectrum(scale * w), normalized_spectrum(w), rtol=1e-5, atol=0)
+    tracked = (scale * w.flatten(1)).requires_grad_()
+    sigma, u, v = power_iteration(tracked, torch.ones(4))
+    torch.testing.assert_close(torch.autograd.grad(sigma, tracked)[0], torch.outer(u, v))
+
+
+def test_a_power_of_two_costs_no_bit():
+    w = gaussian(5, 7, dtype=torch.float32)
+    for exponent in (-60, 3, 60):
+        ours, scaled = (power_iteration(2.0**k * w, torch.ones(5), n_power_iterations=5) for k in (0, exponent))
+        assert torch.equal(2.0**exponent * ours.sigma, scaled.sigma)
+        assert torch.equal(ours.u, scaled.u) and torch.equal(ours.v, scaled.v)
+
+
+def test_an_overflow_is_not_taken_for_a_zero_matrix():
+    w, u = 1e25 * torch.eye(3), F.normalize(torch.ones(3), dim=0)
+    kept, v = power_iteration_step(w, u)
+    assert v.isnan().all() and torch.equal(kept, u)
+    kept, v = power_iteration_step(torch.zeros(3, 4), u)
+    assert torch.equal(v, torch.zeros(4)) and torch.equal(kept, u)
+
+
+def test_measurements_are_the_same_inside_autocast():
+    w = gaussian(6, 5, 3, 3, dtype=torch.float32)
+
+    def measured():
+        values = conv_norm(w, (8, 8), generator=rng()), top_singular_values(w.flatten(1), 2, generator=rng())
+        return *values, *power_iteration(w.flatten(1), generator=rng())
+
+    plain = measured()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = measured()
+        u, v = power_iteration_step(w.flatten(1), plain[3])
+    assert all(torch.equal(a, b) for a, b in zip(plain, inside))
+    assert u.dtype == v.dtype == torch.float32 and float(u.norm()) == pytest.approx(1, abs=1e-6)
+
+
+def test_float32_by_default_puts_the_type_back():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(KeyError), float32_by_default():
+            assert nn.Linear(1, 1).weight.dtype == torch.float32
+            raise KeyError
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 # ---- bad input
 
 
@@ -447,6 +516,10 @@ def test_bad_start_vectors_are_named(u, message):
 
 
 def test_bad_numbers_are_named():
+    for n in (1.5, "3", True):
+        with pytest.raises(ValueError, match=f"n_power_iterations must be a whole number, 0 or more, got {n!r}"):
+            power_iteration(torch.ones(2, 3), n_power_iterations=n)
+    power_iteration(torch.ones(2, 3), n_power_iterations=np.int64(2))
     with pytest.raises(ValueError, match="0 or more, got -1"):
         power_iteration(torch.ones(2, 3), n_power_iterations=-1)
     for k in (0, 3):

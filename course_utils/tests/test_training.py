@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
+from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import training
+from course_utils.data import Images
 from course_utils.models import (
     ResNetDiscriminator,
     cnn_generator,
@@ -522,6 +524,47 @@ def test_a_run_that_blows_up_is_stopped():
 def test_bad_images_are_named(bad, message):
     with pytest.raises(ValueError, match=message):
         train(Config(**TINY), bad)
+
+
+@pytest.mark.parametrize("low, high", [(0, 255), (-1, 1.5), (-2.2, 2)])
+def test_images_of_another_range_are_named(low, high):
+    data = images()
+    data[0, 0, 0, 0], data[-1, 0, -1, -1] = low, high
+    with pytest.raises(ValueError, match=rf"in \[-1, 1\], got values from .* to {high}"):
+        train(Config(**TINY), data)
+    train(Config(**TINY), images().sign() * (1 + 5e-4))  # that is rounding
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (Images(images(), torch.arange(32)), "got Images, images with their labels: hand over its .images"),
+        (DataLoader(images()), "got DataLoader: join its images to one tensor"),
+        (TensorDataset(images()), "got TensorDataset: join its images to one tensor"),
+        (images().numpy(), "got ndarray: torch.from_numpy"),
+        ((images(), torch.arange(32)), "got tuple"),
+        (None, "got NoneType"),
+    ],
+)
+def test_what_is_no_tensor_of_images_is_named(bad, message):
+    with pytest.raises(TypeError, match="images must be a floating-point tensor, " + message):
+        train(Config(**TINY), bad)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+def test_a_default_type_of_float64_changes_no_run(method, architecture):
+    config = Config(method=method, architecture=architecture, **TINY)
+    data = images()
+    plain = train(config, data)
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = train(config, data)
+        samples = run.sample(2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(run.curves, plain.curves) and torch.equal(samples, plain.sample(2))
+    assert run.curves.dtype == samples.dtype == torch.float32
 
 
 @pytest.mark.parametrize("method", ["gan_gp", "wgan_gp"])
