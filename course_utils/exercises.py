@@ -59,12 +59,19 @@ def exercise_notebook(lecture):
 def main(arguments):
     """Write the exercise notebooks, or with ``--check`` list those that differ; return the exit status."""
     folder = NOTEBOOKS / "exercises"
-    folder.mkdir(exist_ok=True)
     differ = 0
     for lecture in lectures():
         path, text = folder / lecture.name, nbformat.writes(exercise_notebook(lecture)) + "\n"
         if arguments != ["--check"]:
-            path.write_text(text, encoding="utf-8", newline="\n")
+            try:
+                folder.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            except OSError as error:
+                print(
+                    f"error: {path} could not be written ({error.strerror}): is the course's folder read-only?",
+                    file=sys.stderr,
+                )
+                return 1
             print("wrote", path.name)
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             differ += 1
