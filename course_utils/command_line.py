@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,9 +18,10 @@ from . import parallel
 from .data import DataError, Images, load_cifar10, load_fashion_mnist, load_stl10
 from .environment import PROFILES, Profile, expanded, profile
 from .fast import PRECISIONS, fast_updates
+from .models import INITIALIZATIONS
 from .normalization import METHODS
 from .runs import RunError, make_judge, train_in_folder
-from .training import LOSSES, NAMED_SETTINGS, Config
+from .training import AUTHORS, LOSSES, NAMED_SETTINGS, Config
 
 DATA = {"fashion_mnist": (1, (16, 28, 32)), "cifar10": (3, (32,)), "stl10": (3, (48,))}  # channels, sizes
 
@@ -38,20 +41,48 @@ def place(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def positive_number(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
+
+
+OF_METHOD = {"c": "weight_clipping", "lambda_ortho": "orthonormal"}  # options that mean nothing with another method
+
+
 def parser() -> argparse.ArgumentParser:
     """All options, with their help."""
     p = argparse.ArgumentParser(
         prog="python -m course_utils.training",
         description="Train a GAN as in Miyato et al. 2018 and keep checkpoint, record and samples in a folder.",
         epilog="Several GPUs: torchrun --nproc-per-node 2 -m course_utils.training ... with the same options. "
-        "Ctrl-C ends a run after the present update and keeps everything; the same command with --resume goes on.",
+        "Ctrl-C ends a run after the present update and keeps everything; the same command with --resume goes on, and, "
+        "without --decay, with a larger --steps makes a finished run longer.",
     )
     add = p.add_argument
     add("--output", required=True, type=place, help="folder for checkpoint.pt, record.npz and samples.png")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     add("--method", default="spectral_norm", choices=METHODS, help="what holds D back (default: %(default)s)")
     add("--setting", default="C", choices=NAMED_SETTINGS,
-        help="Adam and n_dis of the paper's Table 1, or of its ResNet runs (default: %(default)s)")  # fmt: skip
+        help="Adam and n_dis of the paper's Table 1; or resnet: those of its ResNet runs, with what the authors' code does "
+        "besides: initialization glorot, no last bias in D, noise between grey levels, twice D's batch for G, G updated "
+        "first (default: %(default)s)")  # fmt: skip
+    add("--alpha", type=positive_number, help="step size of Adam (default: the setting's)")
+    add("--n-dis", type=positive, help="updates of D for one of G (default: the setting's)")
+    add("--c", type=positive_number, help=f"bound of weight_clipping (default: {Config.c:g})")
+    add(
+        "--lambda-ortho",
+        type=positive_number,
+        help=f"weight of orthonormal's penalty (default: {Config.lambda_ortho:g})",
+    )
+    add(
+        "--init", choices=INITIALIZATIONS, help=f"of the weights (default: {Config.init}, glorot in the setting resnet)"
+    )
     add("--loss", choices=LOSSES, help="default: wasserstein for wgan_gp, standard for all others")
     add("--architecture", default="cnn", choices=("cnn", "resnet"), help="Table 3 or Table 4 (default: %(default)s)")
     add("--data", default="fashion_mnist", metavar="NAME",
@@ -121,10 +152,21 @@ def configuration(options: argparse.Namespace, sizes: Profile) -> Config:
     size = options.size or (sizes.size if sizes.size in offered else offered[-1])
     if size not in offered:
         raise ValueError(f"{options.data} comes with {' or '.join(map(str, offered))} pixels, got --size {size}")
+    batch_size = options.batch_size or sizes.batch_size
+    own = {name: getattr(options, name) for name in ("alpha", "n_dis") if getattr(options, name)}
+    setting = replace(NAMED_SETTINGS[options.setting], **own) if own else options.setting
+    more = {**AUTHORS, "batch_size_g": 2 * batch_size} if options.setting == "resnet" else {}
+    for name, method in OF_METHOD.items():
+        if (value := getattr(options, name)) is not None:
+            if options.method != method:
+                raise ValueError(f"--{name.replace('_', '-')} is for --method {method}, got {options.method}")
+            more[name] = value
+    if options.init:
+        more["init"] = options.init
     return Config(
-        method=options.method, setting=options.setting, loss=options.loss, architecture=options.architecture,
+        method=options.method, setting=setting, loss=options.loss, architecture=options.architecture,
         size=size, channels=channels, width=options.width or sizes.width_of(options.architecture), steps=options.steps or sizes.steps,
-        batch_size=options.batch_size or sizes.batch_size, decay=options.decay, seed=options.seed,
+        batch_size=batch_size, decay=options.decay, seed=options.seed, **more,
     )  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def fast_updates(config: Config, precision: str = "bfloat16", compiled: bool = F
 
     def pair(*networks: nn.Module) -> list[Fast]:
         for network, call in zip(networks, calls):
-            wrapped.setdefault(id(network), Fast(network, precision, call))
+            if id(network) not in wrapped:
+                wrapped[id(network)] = Fast(network, precision, call)
         return [wrapped[id(network)] for network in networks]
 
     how = {} if config.method == "batch_norm" else {"score": one_pass}

@@ -18,12 +18,14 @@ import uuid
 from collections.abc import Callable
 
 import ipywidgets as widgets
+from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
 from .plotting import png_bundle, to_png
 
-FIGURES: list[tuple] = []  # (draw, {name: widget}) of each figure of this session, for the browser tests
+FIGURES: list[tuple] = []  # (draw, {name: widget}) of each figure on the page, for the browser tests
+_SHOWN: dict[object, tuple[object, list]] = {}  # by cell: the number of its last execution, and what to take away
 _STYLE = "<style>.course-controls {--jp-widgets-font-size: 16px; --jp-widgets-inline-height: 34px}"
 _STYLE += " .course-controls .widget-readout {min-width: 9em}</style>"
 
@@ -34,11 +36,17 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
     alt: what the figure shows, in a sentence. labels: what to write beside a control (its name otherwise).
     controls, by argument: ``(low, high, step)`` a slider (whole numbers if all three are); a list: a slider through its
     values (in a menu JupyterLab would take the arrow keys away); ``bool``: a box to tick, say to reveal an answer.
-    Raises TypeError if a control names no argument of ``draw`` with a default value.
+    A cell that is run again takes the figures of its last run away, with the data that they hold.
+    Raises TypeError if a control names no argument of ``draw`` with a default value, ValueError if the control cannot
+    take that value.
     """
     parameters = inspect.signature(draw).parameters
     if missing := [n for n in controls if n not in parameters or parameters[n].default is inspect.Parameter.empty]:
         raise TypeError(f"a control needs an argument of draw with a default value; not so: {', '.join(missing)}")
+    for name, spec in controls.items():
+        _check_default(name, spec, parameters[name].default)
+    shown = _of_this_cell(draw, alt)
+    gc.unfreeze()  # what an earlier figure left behind can go
     gc.collect()  # torch alone brings some 400,000 objects: a slider would halt for a fifth of a second
     gc.freeze()  # now and then, while Python looks through all of them for garbage
     values = {name: parameters[name].default for name in controls}
@@ -65,8 +73,45 @@ def explore(draw: Callable[..., tuple[Figure, str]], *, alt: str, labels: dict |
         item.observe(redraw, "value")
     FIGURES.append((draw, items))
     box = widgets.VBox([widgets.HTML(_STYLE), *items.values()]).add_class("course-controls")
+    shown.append((FIGURES[-1], box))
     note = f"[interactive: {', '.join(i.description for i in items.values())} - run the notebook to use the controls]"
     display({**box._repr_mimebundle_(), "text/plain": note}, raw=True)
+
+
+def _of_this_cell(draw: Callable, alt: str) -> list:
+    """The list for the figures of the cell that is running, after those of its last run were taken away.
+
+    A notebook tells a cell by its id. Where there is none, ``draw``'s name and ``alt`` have to do.
+    """
+    shell = get_ipython()
+    parent = getattr(shell, "get_parent", dict)() or {}
+    cell = parent.get("metadata", {}).get("cellId") or (getattr(draw, "__qualname__", ""), alt)
+    run = parent.get("header", {}).get("msg_id") or object()
+    if cell in _SHOWN and _SHOWN[cell][0] != run:
+        for figure, box in _SHOWN.pop(cell)[1]:
+            FIGURES[:] = [other for other in FIGURES if other is not figure]
+            for item in (*box.children, box):
+                item.unobserve_all()
+                item.close()
+    return _SHOWN.setdefault(cell, (run, []))[1]
+
+
+def _check_default(name: str, spec: tuple | list | type, value: object) -> None:
+    """Raise ValueError unless a control of this kind can show ``value``: figure and control would disagree."""
+    if spec is bool:
+        fits, wanted = isinstance(value, bool), "True or False"
+    elif isinstance(spec, list):
+        fits, wanted = value in spec, f"one of {spec}"
+    else:
+        low, high, step = spec
+        wanted = f"from {low} to {high} in steps of {step}"
+        try:
+            steps = (value - low) / step
+            fits = low <= value <= high and abs(steps - round(steps)) < 1e-6
+        except TypeError:
+            fits = False
+    if not fits:
+        raise ValueError(f"the default of {name} must be {wanted}, as its control is, got {value!r}")
 
 
 def _control(spec: tuple | list | type, value: object, label: str) -> widgets.Widget:

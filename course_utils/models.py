@@ -1,12 +1,12 @@
 """Generators, discriminators and the small classifier: the paper's families at any width, for 16 to 48 pixel images.
 
-The layer tables are Tables 3 (CNN) and 4-6 (ResNet) of Miyato et al. 2018. Discriminators return scores f(x) before
-any sigmoid, shape (batch, 1); generators return images (batch, channels, size, size) in [-1, 1].
+The layer tables are Tables 3 (CNN) and 4 (ResNet, 32 pixels) of Miyato et al. 2018. At other sizes the networks of Table 4
+keep their shape: D its four blocks, G its one width and as many blocks as there are halvings; the wider ones for 48 and
+128 pixels in Tables 5 and 6 are not here. Discriminators return scores f(x) before any sigmoid, shape (batch, 1);
+generators return images (batch, channels, size, size) in [-1, 1].
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,14 @@ def check_input(x: Tensor, *expected: int | str) -> None:
 
 def _taking(model: nn.Sequential, *expected: int) -> nn.Sequential:
     """`model`, which checks its input's shape from now on, before a layer deep inside complains about another one."""
-    model.register_forward_pre_hook(partial(_check_first, expected))
+    model.expected = expected
+    model.register_forward_pre_hook(_check_first)
     return model
 
 
-def _check_first(expected: tuple[int, ...], module: nn.Module, inputs: tuple) -> None:
-    check_input(inputs[0], *expected)
+def _check_first(self: nn.Module, inputs: tuple[Tensor]) -> None:
+    if not torch.jit.is_scripting():  # torch.jit.script reads this as well, and knows no check_input
+        check_input(inputs[0], *self.expected)
 
 
 def _without_gain(norm: nn.Module) -> nn.Module:
@@ -73,15 +75,18 @@ def initialize_(model: nn.Module, init: str) -> None:
             nn.init.xavier_uniform_(layer.weight, gain=2**0.5 if name.endswith(("conv1", "conv2")) else 1.0)
         elif init == "orthogonal":
             nn.init.orthogonal_(layer.weight)
-        if init in ("normal", "glorot"):
+        if init in ("normal", "glorot") and layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
 
-def cnn_discriminator(size: int = 32, channels: int = 3, width: int = 64, method: str = "none") -> nn.Sequential:
+def cnn_discriminator(
+    size: int = 32, channels: int = 3, width: int = 64, method: str = "none", last_bias: bool = True
+) -> nn.Sequential:
     """Table 3: 3x3 and 4x4/2 convolutions in turn, channels doubling, leaky ReLU 0.1, a 3x3 convolution, a dense layer.
 
     At size 32 and width 64 this is the paper's seven-convolution network; at 16 it has five convolutions.
     method: "batch_norm" or "layer_norm" put that layer behind every convolution but the first; others change nothing.
+    last_bias: whether the dense layer has a bias.
     """
     check_method(method)
     c_in, (bottom, halvings) = channels, bottom_size(size)
@@ -93,7 +98,8 @@ def cnn_discriminator(size: int = 32, channels: int = 3, width: int = 64, method
             layers.append(FEATURE_NORMS[method](c_out))
         layers.append(nn.LeakyReLU(0.1))
         c_in = c_out
-    return _taking(nn.Sequential(*layers, nn.Flatten(), nn.Linear(c_in * bottom**2, 1)), channels, size, size)
+    dense = nn.Linear(c_in * bottom**2, 1, bias=last_bias)
+    return _taking(nn.Sequential(*layers, nn.Flatten(), dense), channels, size, size)
 
 
 def cnn_generator(size: int = 32, channels: int = 3, width: int = 64, d_z: int = 128) -> nn.Sequential:
@@ -121,9 +127,9 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c_in, s, s) -> (batch, c_out, 2s, 2s)."""
-        h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2))
+        h = self.conv1(F.interpolate(F.relu(self.norm1(x)), scale_factor=2.0))
         # up-sampling last is cheaper and the same: repeating pixels and a 1x1 convolution commute
-        return self.conv2(F.relu(self.norm2(h))) + F.interpolate(self.shortcut(x), scale_factor=2)
+        return self.conv2(F.relu(self.norm2(h))) + F.interpolate(self.shortcut(x), scale_factor=2.0)
 
 
 class DownBlock(nn.Module):
@@ -149,9 +155,12 @@ class DownBlock(nn.Module):
 
 
 class ResNetDiscriminator(nn.Module):
-    """Table 4: two down-sampling blocks, two more blocks, ReLU, sum over the feature map, a dense layer. Width 128."""
+    """Table 4: two down-sampling blocks, two more blocks, ReLU, sum over the feature map, a dense layer. Width 128.
 
-    def __init__(self, channels: int = 3, width: int = 128, method: str = "none") -> None:
+    last_bias: whether the dense layer has a bias; in the authors' code it has none.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 128, method: str = "none", last_bias: bool = True) -> None:
         super().__init__()
         check_method(method)
         self.channels = channels
@@ -161,11 +170,12 @@ class ResNetDiscriminator(nn.Module):
             DownBlock(width, width, down=False, method=method),
             DownBlock(width, width, down=False, method=method),
         )
-        self.dense = nn.Linear(width, 1)
+        self.dense = nn.Linear(width, 1, bias=last_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, s, s) -> scores (batch, 1)."""
-        check_input(x, self.channels, "s", "s")
+        if not torch.jit.is_scripting():
+            check_input(x, self.channels, "s", "s")
         return self.dense(F.relu(self.blocks(x)).sum(dim=(2, 3)))
 
 
@@ -202,7 +212,8 @@ class SmallClassifier(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Images (batch, channels, s, s) -> features (batch, 64)."""
-        check_input(x, self.body[0].in_channels, "s", "s")
+        if not torch.jit.is_scripting():
+            check_input(x, self.body[0].in_channels, "s", "s")
         return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:

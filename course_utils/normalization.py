@@ -5,18 +5,24 @@ Equation numbers are those of Miyato et al. 2018. `normalize(model, method)` cho
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from .spectral import (
+    check_matrix,
     check_tensor,
+    check_whole,
+    least_norm,
     named_layers,
     output_dim,
+    overflow_shown,
+    own_precision,
     power_iteration_step,
+    unit,
     weight_matrix,
 )
 
@@ -40,19 +46,38 @@ def check_method(method: str) -> None:
         raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
 
 
+def check_eps(eps: float) -> None:
+    """Raise ValueError unless `eps` is a number, finite and not negative."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < float("inf"):
+        raise ValueError(f"eps must be a number, 0 or more and finite, got {eps!r}")
+
+
 def check_weight(module: nn.Module, name: str, dim: int | None = None) -> tuple[Tensor, int]:
     """Return `module.<name>` and the axis of its outputs: `dim`, or `module`'s own if None, counted from 0.
 
-    Raises TypeError or ValueError unless the weight is a finite floating-point tensor with entries, and has that axis.
+    Raises TypeError or ValueError unless the weight is a plain one, a finite floating-point tensor with entries that
+    nothing computes from others, and has that axis.
     """
+    if parametrize.is_parametrized(module, name):
+        there = ", ".join(type(part).__name__ for part in module.parametrizations[name])
+        raise ValueError(
+            f"{name} of {type(module).__name__} is already normalized or parametrized ({there}), and a second layer on top "
+            "would be another method: make the network anew, or remove the first one with "
+            f"torch.nn.utils.parametrize.remove_parametrizations(module, {name!r})"
+        )
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
+    if sources := [n for n, _ in module.named_parameters(recurse=False) if n in (f"{name}_orig", f"{name}_g")]:
+        raise ValueError(
+            f"{name} of {type(module).__name__} is computed by a hook from {sources[0]} (an older normalization, or pruning): "
+            "remove it first (torch.nn.utils.remove_spectral_norm, remove_weight_norm, prune.remove)"
+        )
     check_tensor(weight, name, "a weight", 0)
     dim = output_dim(module) if dim is None else dim
-    if not -weight.ndim <= dim < weight.ndim:
-        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim}")
-    return weight, dim % weight.ndim
+    if isinstance(dim, bool) or not hasattr(dim, "__index__") or not -weight.ndim <= dim < weight.ndim:
+        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim!r}")
+    return weight, dim.__index__() % weight.ndim
 
 
 class SpectralNorm(nn.Module):
@@ -60,7 +85,8 @@ class SpectralNorm(nn.Module):
 
     `_u` and `_v` are buffers: saved with the model, not trained, moved by one forward pass in training mode only.
     A zero weight leaves `_u` at zero: no estimate. Training mode finds one as soon as the weight moves; evaluation
-    mode, which moves nothing, returns the weight as it is until then.
+    mode, which moves nothing, returns the weight as it is until then. NaN, or numbers so large that sigma overflows,
+    come out as NaN. Inside autocast u, v and sigma are computed in the type of the weight.
     """
 
     def __init__(self, weight: Tensor, n_power_iterations: int = 1, eps: float = 1e-12, dim: int = 0) -> None:
@@ -68,9 +94,10 @@ class SpectralNorm(nn.Module):
         self.n_power_iterations, self.eps, self.dim = n_power_iterations, eps, dim
         if weight.ndim > 1:  # a vector is its own singular vector: nothing to iterate
             matrix = weight_matrix(weight.detach(), self.dim)
-            self.register_buffer("_u", F.normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0, eps=eps))
-            self.register_buffer("_v", F.normalize(matrix.new_empty(matrix.shape[1]).normal_(), dim=0, eps=eps))
-            self.iterate(matrix, 15)  # a warm start, so that the very first sigma is already close
+            self.register_buffer("_u", unit(matrix.new_empty(matrix.shape[0]).normal_(), eps))
+            self.register_buffer("_v", unit(matrix.new_empty(matrix.shape[1]).normal_(), eps))
+            with own_precision(matrix):
+                self.iterate(matrix, 15)  # a warm start, so that the very first sigma is already close
 
     @torch.no_grad()
     def iterate(self, matrix: Tensor, n_power_iterations: int) -> None:
@@ -87,13 +114,14 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return weight / sigma(weight), of the same shape; the zero weight stays zero."""
         if weight.ndim == 1:
-            return F.normalize(weight, dim=0, eps=self.eps)
+            return unit(weight, self.eps)
         matrix = weight_matrix(weight, self.dim)
-        if self.training:
-            self.iterate(matrix, self.n_power_iterations)
-        u, v = self._u.clone(), self._v.clone()  # the backward pass must see these, not the next round's
-        sigma = torch.dot(u, torch.mv(matrix, v))  # u and v are constants here: the gradient is u v^T
-        return weight / torch.where(sigma.abs() > self.eps, sigma, 1.0)
+        with own_precision(weight):
+            if self.training:
+                self.iterate(matrix, self.n_power_iterations)
+            u, v = self._u.clone(), self._v.clone()  # the backward pass must see these, not the next round's
+            sigma = overflow_shown(torch.dot(u, torch.mv(matrix, v)))  # u, v are constants here: the gradient is u v^T
+        return weight / torch.where(sigma.abs() <= least_norm(self.eps, sigma.dtype), 1.0, sigma)
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """What assigning to the normalized weight stores: the value itself, to be normalized when it is next used."""
@@ -105,14 +133,16 @@ def spectral_norm(
 ) -> nn.Module:
     """Replace `module.<name>` by W / sigma(W), equation (8), from scratch on torch's parametrization API.
 
-    Signature, buffers, state_dict and behaviour are those of `torch.nn.utils.parametrizations.spectral_norm`.
+    Signature, buffers, state_dict and behaviour are those of `torch.nn.utils.parametrizations.spectral_norm`, for real
+    weights with data; where torch's stacks a second normalization on the first, or returns NaN for a zero weight, this
+    one refuses, or returns zero.
     dim: axis of the outputs; None means 1 for transposed convolutions and 0 for everything else.
-    Returns the module itself. Raises ValueError for a missing, empty, NaN or infinite weight, for
-    n_power_iterations < 1, and for a dim that the weight does not have.
+    Returns the module itself. Raises ValueError for a missing, empty, NaN or infinite weight, one that is already
+    normalized, n_power_iterations < 1, a negative eps, and a dim that the weight does not have.
     """
     weight, dim = check_weight(module, name, dim)
-    if n_power_iterations < 1:
-        raise ValueError(f"n_power_iterations must be 1 or more, got {n_power_iterations}")
+    n_power_iterations = check_whole(n_power_iterations, "n_power_iterations")
+    check_eps(eps)
     parametrize.register_parametrization(module, name, SpectralNorm(weight, n_power_iterations, eps, dim))
     return module
 
@@ -130,7 +160,8 @@ class WeightNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return `weight` with every row (slice along `dim`) divided by its Euclidean norm."""
         axes = [axis for axis in range(weight.ndim) if axis != self.dim]
-        return weight / torch.linalg.vector_norm(weight, dim=axes, keepdim=True).clamp_min(self.eps)
+        norms = overflow_shown(torch.linalg.vector_norm(weight, dim=axes, keepdim=True))
+        return weight / norms.clamp_min(least_norm(self.eps, weight.dtype))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Store an assigned value as it is."""
@@ -178,14 +209,42 @@ def linear_layers(model: nn.Module) -> list[nn.Module]:
     return list(named_layers(model).values())
 
 
+def other_weights(model: nn.Module) -> list[str]:
+    """Names of the weights with two axes or more that lie in no linear or convolutional layer, and are left plain.
+
+    Such as attention's packed weight, an embedding, a bilinear or a recurrent layer; gains of a layer norm do not count.
+    """
+    layers = set(linear_layers(model))
+    found = []
+    for prefix, module in model.named_modules():
+        if module in layers or isinstance(module, (nn.LayerNorm, nn.RMSNorm, parametrize.ParametrizationList)):
+            continue
+        for name, weight in module.named_parameters(recurse=False):
+            if not nn.parameter.is_lazy(weight) and weight.ndim >= 2:
+                found.append(f"{prefix}.{name}" if prefix else name)
+    return found
+
+
 def normalize(model: nn.Module, method: str) -> nn.Module:
     """Apply a reparametrization (SN, SN with gain, WN) to every linear and convolutional layer; return the model.
 
     The other METHODS act in the loss, after the update or in the architecture; for them the model is returned as it is.
+    Weights outside these layers (`other_weights`) are not touched, and a UserWarning names them. Raises ValueError,
+    before anything is changed, if one of the layers is already normalized.
     """
     check_method(method)
-    for layer in linear_layers(model):
-        if method in REPARAMETRIZATIONS:
+    layers = named_layers(model)
+    if method in (*REPARAMETRIZATIONS, "weight_clipping", "orthonormal") and (others := other_weights(model)):
+        by_hand = f", or normalize them by hand: {method}(module, name)" if method in REPARAMETRIZATIONS else ""
+        warnings.warn(
+            f"{method} acts on linear and convolutional layers; these weights stay as they are: {', '.join(others)}. "
+            f"Leave them out of what you call Lipschitz{by_hand}",
+            stacklevel=2,
+        )
+    if method in REPARAMETRIZATIONS:
+        for layer in layers.values():
+            check_weight(layer, "weight")
+        for layer in layers.values():
             REPARAMETRIZATIONS[method](layer)
     return model
 
@@ -201,15 +260,28 @@ def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
         layer.weight.clamp_(-c, c)
 
 
+def clip_singular_values(weight: Tensor, bound: float = 1.0) -> Tensor:
+    """The matrix with the singular vectors of `weight` (d_out x d_in) and the singular values min(sigma_t, bound).
+
+    Of all matrices of spectral norm at most `bound` the nearest in the Frobenius norm. Raises ValueError unless bound > 0.
+    """
+    check_matrix(weight)
+    if not bound > 0:
+        raise ValueError(f"bound must be positive, got {bound}")
+    u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    return (u * s.clamp(max=bound)) @ vh
+
+
 def orthonormal_penalty(model: nn.Module) -> Tensor:
     """Sum over the layers of ||W W^T - I||_F^2 (rows) or ||W^T W - I||_F^2 (columns), equation (14).
 
     The smaller of the two products is taken: the larger one can never be the identity. Returns a scalar.
     """
-    total = torch.zeros(())  # a scalar on the CPU may be added to those of any device
+    total = torch.zeros((), dtype=torch.float32)  # a scalar on the CPU may be added to those of any device
     for layer in linear_layers(model):
         matrix = weight_matrix(layer.weight, output_dim(layer))
-        gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
+        with own_precision(matrix):
+            gram = matrix @ matrix.mT if matrix.shape[0] <= matrix.shape[1] else matrix.mT @ matrix
         total = total + (gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).square().sum()
     return total
 

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,9 +100,11 @@ def check_numbers(run: Run) -> None:
 def save_checkpoint(run: Run, path: str | Path, extra: dict | None = None) -> None:
     """Write everything that the rest of `run` depends on, and `extra` (tensors and plain values), to `path`.
 
-    Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, RunError if the disk refuses.
+    Raises FloatingPointError instead of replacing a good checkpoint by one with NaN, ValueError for a run begun on another
+    kind of device, RunError if the disk refuses.
     """
     check_numbers(run)
+    run.check_begun_here()  # its random state is not at hand
     state = {
         "config": asdict(run.config), "step": run.step, "seconds": run.seconds, "extra": extra or {},
         "curves": run.curves[:, : run.step].cpu(), "rng": run.rng.get_state(),
@@ -138,27 +140,49 @@ def read_checkpoint(path: str | Path) -> dict:
         ) from error
 
 
+GENERATOR_STATES = {5056: "a CPU", 16: "a GPU"}  # bytes of the state of torch's random generators
+
+
+def can_go_on(found: Config, config: Config) -> bool:
+    """Whether a run made with `found` may be continued with `config`: the same, or more steps with nothing else changed.
+
+    With decay the step size hangs on the number of steps from the first update on: a longer run is another run.
+    """
+    longer = config.steps > found.steps and not found.decay
+    return config == (replace(found, steps=config.steps) if longer else found)
+
+
 def load_checkpoint(
     path: str | Path, config: Config | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Run, dict]:
     """The run that `path` holds, ready to be continued by `train`, and the `extra` that was saved with it.
 
-    config: what the run should have been made with; RunError names each entry that differs.
+    A run of a GPU can be loaded on a CPU, and the other way round, to look at its samples, weights and curves; since its
+    random numbers are not to be had there, `begun_on` says where it was made, and `train` refuses to go on.
+    config: what the run should go on with; RunError names each entry that differs. Only `steps` may be larger, without
+    decay: the run is then a longer one.
     """
     state = read_checkpoint(path)
     try:
         found = Config.from_dict(state["config"])
     except (ValueError, TypeError) as error:
         raise RunError(f"{path} holds a configuration that this version does not know: {error}") from error
-    if config is not None and found != config:
+    config = config or found
+    if not can_go_on(found, config):
         ours, theirs = asdict(config), asdict(found)
         differing = [f"{k} {theirs[k]!r} (asked for: {v!r})" for k, v in ours.items() if v != theirs[k]]
-        raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}")
-    run = Run.start(found, device)
+        why = "; with decay the step size hangs on the number of steps" if found.decay and len(differing) == 1 else ""
+        why = why if config.steps > found.steps else ""
+        raise RunError(f"{path} belongs to another configuration: it has {', '.join(differing)}{why}")
+    run = Run.start(config, device)
     try:
         for part in PARTS:
             getattr(run, part).load_state_dict(state[part])
-        run.rng.set_state(state["rng"])
+        here, made = (s.numel() if s.dtype == torch.uint8 else 0 for s in (run.rng.get_state(), state["rng"]))
+        if made != here and made in GENERATOR_STATES:
+            run.begun_on = GENERATOR_STATES[made]
+        else:
+            run.rng.set_state(state["rng"])
         run.curves[:, : state["step"]] = state["curves"].to(device)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} does not fit the networks of its configuration on {device}: {error}") from error
@@ -379,18 +403,19 @@ def train_in_folder(
     """`train`, with everything kept in `folder`: checkpoint, record and samples; notebook and terminal both call this.
 
     resume: go on from the checkpoint in `folder`; on the CPU the result is, bit by bit, that of a run never
-    interrupted. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
+    interrupted. A larger `config.steps` makes the run longer, without decay. n_measurements: how often `measure` is called, first and last update included. checkpoint_every: in
     updates; each measurement makes a checkpoint too. progress: seconds between two lines that say where the run stands,
     0 for none. Ctrl-C or SIGTERM ends the run after the present update, with everything written. Raises RunError when
     `folder` holds a run already and resume is False, when another process trains there, when the images or
-    `updates` are not those that the run began with, and for all that `load_checkpoint` refuses; ValueError
-    for numbers out of range.
+    `updates` are not those that the run began with, when it was begun on another kind of device, and for all that
+    `load_checkpoint` refuses; ValueError for numbers out of range.
     """
     for name, value, least in (("n_measurements", n_measurements, 2), ("checkpoint_every", checkpoint_every, 1)):
         if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value}")
-    if config.batch_size % world_size():
-        raise ValueError(f"the batch of {config.batch_size} must be a multiple of the {world_size()} processes")
+    for batch in (config.batch_size, config.generator_batch):
+        if batch % world_size():
+            raise ValueError(f"the batch of {batch} must be a multiple of the {world_size()} processes")
     folder, writes = expanded(folder), rank() == 0
     checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
@@ -400,6 +425,8 @@ def train_in_folder(
         if checkpoint.exists() and not resume:
             raise RunError(f"{checkpoint} holds a run already: resume it, or choose another folder")
         run, extra = load_checkpoint(checkpoint, config, images.device) if resume else (None, {})
+        if run and run.begun_on:
+            raise RunError(f"{checkpoint}: {run.elsewhere}")
         if extra.get("data", data) != data:
             raise RunError(f"{checkpoint} belongs to a run on other images (of {extra['data'][0]}, here {data[0]})")
         if (before := extra.get("loop", loop)) != loop:

@@ -118,11 +118,7 @@ def main(arguments: list[str]) -> int:
             page.write_text(deck(nbformat.read(path, as_version=4), options.solutions), encoding="utf-8")
             print("wrote", page)
     except (OSError, RuntimeError, shutil.Error) as error:  # RuntimeError: a ~ that stands for no home folder
-        reason = "the folder cannot be written to" if isinstance(error, shutil.Error) else error
-        print(
-            f"error: the decks could not be written into {options.out} ({reason}); choose a folder with --out",
-            file=sys.stderr,
-        )
+        print(f"error: the decks cannot be made in {options.out} ({error})", file=sys.stderr)
         return 1
     return 0
 

@@ -6,11 +6,15 @@ Equation numbers are those of Miyato et al. 2018.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -34,7 +38,7 @@ def check_tensor(
     infinite entries. The message calls the argument `name` and what it should be `expected`.
     """
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__ + _way_out(tensor)
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
     if tensor.ndim < at_least or (at_most is not None and tensor.ndim > at_most) or tensor.numel() == 0:
         raise ValueError(f"{name} must be {expected} with at least one entry, got {tuple(tensor.shape)}")
@@ -43,6 +47,45 @@ def check_tensor(
     if finite and not torch.isfinite(tensor).all():
         bad = f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
         raise ValueError(f"{name} must be finite, but it contains {bad}")
+
+
+def _way_out(value: object) -> str:
+    if isinstance(getattr(value, "images", None), Tensor):
+        return ", images with their labels: hand over its .images"
+    if isinstance(value, (DataLoader, Dataset)):
+        return ": join its images to one tensor (torch.cat, torch.stack)"
+    return ": torch.from_numpy makes a tensor of it" if hasattr(value, "__array__") else ""
+
+
+def check_whole(value: object, name: str, at_least: int = 1) -> int:
+    """`value` as an int, whether Python's or numpy's; ValueError for anything else, a truth value too, and if too small."""
+    whole = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor)) and type(value).__name__ != "bool_"
+    if not whole or value.__index__() < at_least:
+        raise ValueError(f"{name} must be a whole number, {at_least} or more, got {value!r}")
+    return value.__index__()
+
+
+def check_range(images: Tensor, name: str = "images") -> None:
+    """Raise ValueError, naming the range found, unless all values lie in [-1, 1], give or take 0.001 for rounding."""
+    low, high = (float(end) for end in images.detach().aminmax())
+    if not -1.001 <= low <= high <= 1.001:  # NaN fails as well
+        raise ValueError(f"{name} must be finite numbers in [-1, 1], got values from {low:.4g} to {high:.4g}")
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Here layers and tensors are made in float32, whatever `torch.set_default_dtype` was told; also a decorator."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def own_precision(tensor: Tensor) -> torch.autocast:
+    """A context in which autocast is off: products stay in the type of `tensor`. In bfloat16, u and v lose their length."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def check_matrix(weight: Tensor, name: str = "weight") -> None:
@@ -75,16 +118,41 @@ def used_weight(layer: nn.Module) -> Tensor:
     return weight
 
 
+def overflow_shown(norm: Tensor) -> Tensor:
+    """`norm` with NaN in place of infinity: a length that overflows must show, and x / inf would be a silent zero."""
+    return norm.masked_fill(norm.abs() == math.inf, math.nan)
+
+
+def least_norm(eps: float, dtype: torch.dtype) -> float:
+    """eps, or the smallest positive number of `dtype` where eps is rounded to zero, such as 1e-12 in float16."""
+    return max(eps, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps)
+
+
+def unit(x: Tensor, eps: float = 1e-12) -> Tensor:
+    """x / ||x|| for a vector, zero for x = 0: F.normalize(x, dim=0), but right in float16 and NaN if ||x|| overflows."""
+    return x / overflow_shown(x.norm()).clamp_min(least_norm(eps, x.dtype))
+
+
 def power_iteration_step(weight: Tensor, u: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
     """One round of power iteration, equations (18)-(19): v <- W^T u / ||W^T u||, then u <- W v / ||W v||.
 
     weight: d_out x d_in; u: d_out, of unit length. Returns the new (u, v), of unit length.
-    Where W v vanishes (a zero matrix: v is zero then) the old u is kept, so that the iteration can go on once W moves.
+    Where W v vanishes (a zero matrix: v is zero then) the old u is kept, so that the iteration can go on once W moves;
+    also where it is not finite, which shows as NaN in v.
     """
-    v = F.normalize(weight.mT @ u, dim=0, eps=eps)
-    w_v = weight @ v
-    norm = w_v.norm()
-    return torch.where(norm > eps, w_v / norm.clamp_min(eps), u), v
+    v = unit(torch.mv(weight.mT, u), eps)
+    w_v = torch.mv(weight, v)
+    norm = overflow_shown(w_v.norm())
+    return torch.where(norm > least_norm(eps, norm.dtype), w_v / norm, u), v
+
+
+def power_of_two(tensor: Tensor) -> float:
+    """The largest power of two that no |entry| of a finite tensor exceeds, 1 if all are zero.
+
+    To divide by it costs no rounding, and then squares neither overflow nor vanish.
+    """
+    largest = float(tensor.detach().abs().max())
+    return max(2.0 ** (math.frexp(largest)[1] - 1), torch.finfo(tensor.dtype).tiny) if largest > 0 else 1.0
 
 
 def power_iteration(
@@ -98,12 +166,11 @@ def power_iteration(
 
     weight: d_out x d_in. u: start vector of d_out entries, any length but zero; a Gaussian one drawn from `generator`
     if None. Returns (sigma, u, v) with unit u and v; sigma never exceeds the true spectral norm, and it is
-    differentiable in `weight` with u and v held constant, as in the paper.
+    differentiable in `weight` with u and v held constant, as in the paper. The scale of `weight` and u does not matter.
     Raises TypeError or ValueError for anything but a finite matrix, a fitting u, and a non-negative number of rounds.
     """
     check_matrix(weight)
-    if n_power_iterations < 0:
-        raise ValueError(f"n_power_iterations must be 0 or more, got {n_power_iterations}")
+    n_power_iterations = check_whole(n_power_iterations, "n_power_iterations", 0)
     if u is None:
         u = torch.randn(weight.shape[0], dtype=weight.dtype, device=weight.device, generator=generator)
     check_tensor(u, "u", "a vector (d_out)", 1, 1, finite=False)
@@ -112,12 +179,15 @@ def power_iteration(
         raise ValueError(f"u must have {expected} like the rows of weight, got {got}")
     if not torch.isfinite(u).all() or not u.any():
         raise ValueError("u must be finite and not zero: from the zero vector power iteration never moves")
-    with torch.no_grad():
-        u = F.normalize(u, dim=0, eps=eps)
-        v = F.normalize(weight.mT @ u, dim=0, eps=eps)
-        for _ in range(n_power_iterations):
-            u, v = power_iteration_step(weight, u, eps)
-    return SingularTriplet(u @ (weight @ v), u, v)
+    scale = power_of_two(weight)
+    with own_precision(weight):
+        scaled = weight / scale
+        with torch.no_grad():
+            u = unit(u / power_of_two(u), eps)
+            v = unit(scaled.mT @ u, eps)
+            for _ in range(n_power_iterations):
+                u, v = power_iteration_step(scaled, u, eps)
+        return SingularTriplet(scale * (u @ (scaled @ v)), u, v)
 
 
 def top_singular_values(
@@ -132,7 +202,7 @@ def top_singular_values(
     if not 1 <= k <= min(weight.shape):
         raise ValueError(f"k must lie between 1 and min(d_out, d_in) = {min(weight.shape)}, got {k}")
     start = torch.randn(weight.shape[1], k, dtype=weight.dtype, device=weight.device, generator=generator)
-    with torch.no_grad():
+    with torch.no_grad(), own_precision(weight):
         v = torch.linalg.qr(start).Q
         for _ in range(n_iterations):
             u = torch.linalg.qr(weight @ v).Q
@@ -147,6 +217,43 @@ def spectral_norm_gradient(weight: Tensor) -> Tensor:
     return torch.outer(u[:, 0], vh[0])
 
 
+def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Equation (12) with any unit vectors u, v: the gradient in W of <pull, W / (u^T W v)>, u and v held constant.
+
+    weight, pull: d_out x d_in, where pull is E[delta h^T]; u: d_out; v: d_in. With u_1, v_1 this is (12), with the vectors
+    that an SN layer has stored its backward pass; it is orthogonal to `weight` in any case.
+    Raises ValueError for shapes that do not fit, and where u^T W v is zero.
+    """
+    check_matrix(weight)
+    expected = (weight.shape, weight.shape[:1], weight.shape[1:])
+    if (got := (pull.shape, u.shape, v.shape)) != expected:
+        wanted, found = (", ".join(str(tuple(shape)) for shape in shapes) for shapes in (expected, got))
+        raise ValueError(f"pull, u and v must have the shapes {wanted} to fit weight, got {found}")
+    sigma = u @ weight @ v
+    if sigma == 0:
+        raise ValueError("u^T W v is zero: nothing to divide by")
+    lam = (pull * weight).sum() / sigma
+    return (pull - lam * torch.outer(u, v)) / sigma
+
+
+class Memory(NamedTuple):
+    """Stored u, v against u_1, v_1: sigma(W) / u^T W v; the angle of u to u_1 in degrees; |gradient - (12)| / |(12)|."""
+
+    excess: float
+    angle: float
+    gradient_error: float
+
+
+def compare_with_exact(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> Memory:
+    """Compare u, v with u_1, v_1 by an SVD in double precision; needs sigma_1 > sigma_2, shapes as `gradient_through_sn`."""
+    weight, pull, u, v = (tensor.detach().double() for tensor in (weight, pull, u, v))
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    followed, exact = gradient_through_sn(weight, pull, u, v), gradient_through_sn(weight, pull, left[:, 0], right[0])
+    angle = math.degrees(math.acos(min(1.0, abs(float(u @ left[:, 0])))))
+    error = float((followed - exact).norm() / exact.norm())
+    return Memory(float(values[0] / (u @ weight @ v)), angle, error)
+
+
 def stable_rank(weight: Tensor, dim: int = 0) -> float:
     """||W||_F^2 / sigma_1^2: 1 for a rank-one matrix, the rank if all singular values are equal, 0 for W = 0.
 
@@ -154,7 +261,7 @@ def stable_rank(weight: Tensor, dim: int = 0) -> float:
     """
     matrix = weight_matrix(weight, dim).detach()
     check_matrix(matrix)
-    squared = torch.linalg.svdvals(matrix).square()
+    squared = torch.linalg.svdvals(matrix / power_of_two(matrix)).square()
     return float(squared.sum() / squared[0]) if squared[0] > 0 else 0.0
 
 
@@ -162,7 +269,7 @@ def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
     """Squared singular values, largest scaled to 1 and largest first: what the paper's Figure 3 shows."""
     matrix = weight_matrix(weight, dim).detach()
     check_matrix(matrix)
-    squared = torch.linalg.svdvals(matrix).square()
+    squared = torch.linalg.svdvals(matrix / power_of_two(matrix)).square()
     return squared / squared[0] if squared[0] > 0 else squared
 
 
@@ -206,15 +313,18 @@ def conv_norm(
     """
     _check_kernel(weight, input_size, padding, stride)
     x = torch.randn(1, weight.shape[1], *input_size, dtype=weight.dtype, device=weight.device, generator=generator)
-    with torch.no_grad():
-        x = x / x.norm()
-        for _ in range(n_iterations):
-            y = F.conv2d(x, weight, stride=stride, padding=padding)
-            x_next = torch.nn.grad.conv2d_input(x.shape, weight, y, stride=stride, padding=padding)
-            if not x_next.any():
-                break
-            x = x_next / x_next.norm()
-    return F.conv2d(x, weight, stride=stride, padding=padding).norm()
+    scale = power_of_two(weight)
+    with own_precision(weight):
+        scaled = weight / scale
+        with torch.no_grad():
+            x = x / x.norm()
+            for _ in range(n_iterations):
+                y = F.conv2d(x, scaled, stride=stride, padding=padding)
+                x_next = torch.nn.grad.conv2d_input(x.shape, scaled, y, stride=stride, padding=padding)
+                if not x_next.any():
+                    break
+                x = x_next / x_next.norm()
+        return scale * F.conv2d(x, scaled, stride=stride, padding=padding).norm()
 
 
 def conv_norm_fft(weight: Tensor, input_size: tuple[int, int]) -> Tensor:

@@ -48,7 +48,12 @@ def main() -> None:
     parser.add_argument("folder", type=place)
     parser.add_argument("--work", type=place, default=DATA_DIR / "runs", help="for checkpoints (default: %(default)s)")
     parser.add_argument(
-        "--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="every Nth run, from the Kth"
+        "--part",
+        type=int,
+        nargs=2,
+        default=(0, 1),
+        metavar=("K", "N"),
+        help="every Nth run, from the Kth, counted from 0",
     )
     parser.add_argument("--only", nargs="*", help="names of runs")
     options = parser.parse_args()
@@ -56,6 +61,8 @@ def main() -> None:
         parser.error(f"the plan has no {', '.join(sorted(unknown))}")
     if options.part[1] < 1:
         parser.error(f"--part: N must be 1 or more, got {options.part[1]}")
+    if not 0 <= options.part[0] < options.part[1]:  # else the parts 0 to N - 1 would not make up the whole
+        parser.error(f"--part: K must be 0 to N - 1 = {options.part[1] - 1}, got {options.part[0]}")
     try:
         data = load_fashion_mnist(16)
         judge = the_judge(data, options.folder / "judge.pt")

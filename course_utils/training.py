@@ -2,13 +2,27 @@
 
 From a terminal, without Jupyter: ``python -m course_utils.training --help`` (see command_line.py). What a run keeps on
 disk stands in runs.py, what makes it fast in fast.py, several processes in parallel.py; the loop is this one for all.
+
+AUTHORS holds what the authors' released code (sngan_projection, its configuration for CIFAR-10 without labels) does
+otherwise than the defaults here. With these choices, Config(setting="resnet", architecture="resnet", width=128,
+loss="hinge", size=32, channels=3, **AUTHORS) still differs from it in this:
+
+    ==================  ==============================================  ===========================================
+    what                the authors' code                               here
+    ==================  ==============================================  ===========================================
+    power iteration     a round in each pass of D: 11 a cycle           a round in each update: 6 a cycle (Algorithm 1)
+    batch norm in G     epsilon 2e-5                                    1e-5
+    Adam                epsilon added before the bias correction        after it
+    batches             shuffled, each image once an epoch              drawn with replacement
+    precision           float32                                         on the command line bfloat16 on a GPU
+    ==================  ==============================================  ===========================================
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -41,7 +55,7 @@ class Setting:
     beta1: float
     beta2: float
     n_dis: int
-    alpha_g: float | None = None
+    alpha_g: float | None = field(default=None, repr=False)
 
 
 SETTINGS = {  # Table 1 of the paper
@@ -53,6 +67,9 @@ SETTINGS = {  # Table 1 of the paper
     "F": Setting(1e-3, 0.9, 0.999, 5),
 }
 NAMED_SETTINGS = {**SETTINGS, "resnet": Setting(2e-4, 0.0, 0.9, 5)}  # the ResNet runs of Appendix B.2
+
+# What the authors' code for these runs has besides, as entries of a Config.
+AUTHORS = {"init": "glorot", "last_bias": False, "dequantize": True, "batch_size_g": 128, "generator_first": True}
 
 PENALIZED = ("gan_gp", "wgan_gp")
 
@@ -66,7 +83,9 @@ class Config:
     the ResNet's G has twice as many, in Table 4 256 for 128. steps: generator updates; decay: alpha falls linearly to 0
     over them. c: clipping bound; lambda_gp, lambda_ortho: weights of the penalties. penalty: add the gradient penalty to
     a method that has none, such as SN with both in the paper's Table 7. init: one of INITIALIZATIONS; adam_eps: epsilon
-    of Adam.
+    of Adam. last_bias: whether D's dense layer has a bias. dequantize: give D's real images anew each time through
+    `dequantized`. batch_size_g: images in the batch of an update of G, None for batch_size. generator_first: G is updated
+    before the n_dis updates of D, not after them. AUTHORS has the authors' values of the last four and of init.
     """
 
     method: str = "spectral_norm"
@@ -87,6 +106,10 @@ class Config:
     penalty: bool = False
     init: str = "torch"
     adam_eps: float = 1e-8
+    last_bias: bool = True
+    dequantize: bool = False
+    batch_size_g: int | None = None
+    generator_first: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a number out of range."""
@@ -98,8 +121,10 @@ class Config:
             if getattr(self, name) not in allowed:
                 offered = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {offered}")
-        for name in ("size", "channels", "width", "d_z", "batch_size", "steps"):
+        for name in ("size", "channels", "width", "d_z", "batch_size", "batch_size_g", "steps"):
             value = getattr(self, name)
+            if name == "batch_size_g" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
@@ -130,15 +155,25 @@ class Config:
         return self.loss or ("wasserstein" if self.method == "wgan_gp" else "standard")
 
     @property
+    def generator_batch(self) -> int:
+        """The size of G's batch: the one asked for, or D's."""
+        return self.batch_size_g or self.batch_size
+
+    @property
     def penalized(self) -> bool:
         """Whether the gradient penalty is part of D's loss."""
         return self.penalty or self.method in PENALIZED
 
     def describe(self) -> str:
-        """One readable paragraph with every value, settings spelled out."""
+        """One readable paragraph with every value, settings spelled out; the authors' choices only where they are made."""
         s = self.adam
         name = "of its own" if self.setting is s else self.setting
-        values = ", ".join(f"{k} {v}" for k, v in asdict(self).items() if k not in ("method", "setting", "loss"))
+        usual = {f.name: f.default for f in fields(self) if f.name in (*AUTHORS, "penalty", "adam_eps", "init")}
+        values = ", ".join(
+            f"{k} {v}"
+            for k, v in asdict(self).items()
+            if k not in ("method", "setting", "loss") and not (k in usual and v == usual[k])
+        )
         return (
             f"{METHODS[self.method]}; {self.loss_name} loss; setting {name}: alpha {s.alpha:g}, "
             f"beta1 {s.beta1:g}, beta2 {s.beta2:g}, n_dis {s.n_dis}; {values}"
@@ -188,10 +223,12 @@ def build_models(config: Config) -> tuple[nn.Module, nn.Module]:
         torch.manual_seed(config.seed)
         if config.architecture == "cnn":
             generator = cnn_generator(config.size, config.channels, config.width, config.d_z)
-            discriminator = cnn_discriminator(config.size, config.channels, config.width, config.method)
+            discriminator = cnn_discriminator(
+                config.size, config.channels, config.width, config.method, config.last_bias
+            )
         else:
             generator = resnet_generator(config.size, config.channels, 2 * config.width, config.d_z)
-            discriminator = ResNetDiscriminator(config.channels, config.width, config.method)
+            discriminator = ResNetDiscriminator(config.channels, config.width, config.method, config.last_bias)
         for network in (generator, discriminator) if config.init != "orthogonal" else (discriminator,):
             initialize_(network, config.init)
         return generator, normalize(discriminator, config.method)
@@ -205,7 +242,9 @@ class Run:
     """A training run as it stands after `step` generator updates: networks, optimizers, random state, curves.
 
     curves: (4, config.steps), one row for each of CURVES, on the device, filled up to `step`. seconds: time in `train`.
-    All randomness of the training comes from `rng`: its state is also the position in the data.
+    All randomness of the training comes from `rng`: its state is also the position in the data. begun_on: "", or the kind
+    of device that a run loaded from a file was made on, if its random state does not fit the present one: such a run is
+    for looking at, and cannot go on.
     """
 
     config: Config
@@ -217,6 +256,7 @@ class Run:
     curves: Tensor
     step: int = 0
     seconds: float = 0.0
+    begun_on: str = ""
 
     @classmethod
     def start(cls, config: Config, device: torch.device | str = "cpu") -> Run:
@@ -241,6 +281,20 @@ class Run:
         return self.curves[CURVES.index(name), : self.step].tolist()
 
     d_loss, g_loss, real_score, fake_score = (property(lambda self, name=name: self.curve(name)) for name in CURVES)
+
+    @property
+    def elsewhere(self) -> str:
+        """Why the run cannot go on here, if it was loaded on another kind of device than it was begun on; else ""."""
+        here = "a CPU" if self.rng.device.type == "cpu" else "a GPU"
+        return self.begun_on and (
+            f"the run was begun on {self.begun_on}, and here is {here}, whose random numbers are others: to go on would "
+            "be another run. It can be looked at here, and resumed there"
+        )
+
+    def check_begun_here(self) -> None:
+        """Raise ValueError if the run was loaded on another kind of device than the one it was begun on."""
+        if self.elsewhere:
+            raise ValueError(self.elsewhere)
 
     def check_finite(self, since: int = 0) -> None:
         """Raise FloatingPointError, naming the first update after `since` whose loss is NaN or infinite."""
@@ -268,6 +322,15 @@ def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iter
     """Endless random batches (batch_size, ...) drawn with replacement from `images` (N, ...)."""
     while True:
         yield images[torch.randint(len(images), (batch_size,), generator=generator, device=images.device)]
+
+
+def dequantized(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey level k of 0 to 255, stored as k/127.5 - 1, as the authors' code hands it to D: k/128 - 1 + U(0, 1/128).
+
+    The noise fills the gap between one level and the next: D cannot tell real images by their 256 values.
+    """
+    noise = torch.rand(images.shape, generator=generator, device=images.device)
+    return (images + 1) * (255 / 256) - 1 + noise / 128
 
 
 def two_passes(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -329,27 +392,36 @@ def train(
     callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
     the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
     `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
-    Raises ValueError for images of another shape, FloatingPointError when a loss is NaN or infinite (the message names
-    the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
+    Raises ValueError for images of another shape and for a run begun on another kind of device, FloatingPointError when
+    a loss is NaN or infinite (the message names the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
     process computes its share of every batch.
     """
     check_images(config, images)
     run = run or Run.start(config, images.device)
+    run.check_begun_here()
     processes = Processes(run.generator, run.discriminator)
     step_d, step_g, _ = updates or Updates(update_discriminator, update_generator)
     real_batches = batches(images, config.batch_size, run.rng)
     patience = 1 if images.device.type == "cpu" else 100  # to look at a loss is to wait for the GPU
     start, before = time.perf_counter() - run.seconds, run.step
+
+    def update_g() -> Tensor:
+        (z,) = processes.share(sample_noise(config.generator_batch, config.d_z, run.rng))
+        return step_g(config, processes.generator, run.discriminator, run.adam_g, z)
+
     stopped = bool(callback) and run.step == 0 and callback(0, run) is True
     while run.step < config.steps and not stopped:
         set_alpha(config, run)
+        if config.generator_first:
+            g_loss = update_g()
         for _ in range(config.adam.n_dis):
             real, z = next(real_batches), sample_noise(config.batch_size, config.d_z, run.rng)
+            real = dequantized(real, run.rng) if config.dequantize else real
             d_loss, real_score, fake_score = step_d(
                 config, run.generator, processes.discriminator, run.adam_d, *processes.share(real, z), run.rng
             )
-        (z,) = processes.share(sample_noise(config.batch_size, config.d_z, run.rng))
-        g_loss = step_g(config, processes.generator, run.discriminator, run.adam_g, z)
+        if not config.generator_first:
+            g_loss = update_g()
         run.curves[:, run.step] = processes.mean(torch.stack([d_loss, g_loss, real_score, fake_score]))
         run.step += 1
         if run.step % patience == 0 or run.step == config.steps:

@@ -12,10 +12,28 @@ class TimeLimit(BaseException):
     """Raised inside code that runs for too long; not an Exception, so that ``except Exception`` lets it through."""
 
 
+DEBUGGERS = {
+    "bdb",
+    "pdb",
+    "ipdb",
+    "debugpy",
+    "pydevd",
+    "_pydevd_bundle",
+    "_pydevd_frame_eval",
+    "pydevd_frame_evaluator",
+}
+
+
+def of_debugger(module):
+    """Whether a module, by its name, belongs to a debugger."""
+    return module.split(".")[0] in DEBUGGERS or module.startswith("IPython.core.debugger")
+
+
 class Watchdog:
     """Stops the thread that called ``start`` when it has computed for ``seconds``, or taken 2.5 times that in all.
 
-    The time to import modules does not count. A second thread keeps the time. It sends SIGINT to the main thread, and
+    The time to import modules does not count, nor that in which a debugger waits; while an answer is being traced, by a
+    debugger or by a function that it set itself, there is no limit. A second thread keeps the time. It sends SIGINT to the main thread, and
     that ends a ``sleep`` as well as a loop; on guard, SIGINT raises TimeLimit. Code that catches it (a bare ``except:``
     in an endless loop) gets it again, at last inside its ``except``, where only a second one around it could catch it. A real interrupt remains a KeyboardInterrupt, and sets
     ``interrupted``. (Another thread than the main one gets Python's asynchronous exception.) What cannot be stopped
@@ -48,18 +66,28 @@ class Watchdog:
         before = time.monotonic(), time.process_time()
         while not self.done.wait(0.05):
             now = time.monotonic(), time.process_time()
-            if not self._importing():
+            if not self._waiting():
                 clock, computing = clock + now[0] - before[0], computing + now[1] - before[1]
             before = now
             if (clock >= self.seconds and computing >= self.seconds) or clock >= 2.5 * self.seconds:
                 self._send()
                 self.done.wait(0.5)  # and once more if the code caught it
 
-    def _importing(self):
+    def _waiting(self):
+        """Whether the target imports a module or stands in a debugger."""
         frame = sys._current_frames().get(self.target)
-        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        while frame is not None:
+            importing = frame.f_code.co_filename.startswith("<frozen importlib")
+            if importing or of_debugger(frame.f_globals.get("__name__") or ""):
+                return True
             frame = frame.f_back
-        return frame is not None
+        return False
+
+    def _traced(self):
+        """Whether the present thread is being debugged, or traced by another function than at the start."""
+        trace = sys.gettrace()
+        module = getattr(trace, "__module__", None) or type(trace).__module__
+        return trace is not None and (of_debugger(module) or (trace != self.tracing and module != __name__))
 
     def _send(self):
         self.fired += 1
@@ -71,6 +99,9 @@ class Watchdog:
             signal.raise_signal(signal.SIGINT)
 
     def _interrupt(self, number, frame):
+        if self.fired and self._traced():
+            self.fired = 0
+            return
         if self.fired and not self.done.is_set() and frame.f_code is not Watchdog.stop.__code__:
             if self.fired > 2:  # caught twice already
                 self._insist(frame)

@@ -203,7 +203,7 @@ class OpenNotebook:
     def has_run(self) -> bool:
         """Whether every code cell has its number. Fails when an error shows up, or when it takes too long."""
         prompts = self.page.evaluate("""() => [...document.querySelectorAll(".jp-CodeCell")]
-            .filter(cell => cell.querySelector(".cm-content").textContent.trim())
+            .filter(cell => cell.querySelector(".cm-content")?.textContent.trim())  // a collapsed cell has none
             .map(cell => cell.querySelector(".jp-InputPrompt").textContent.trim())""")
         self.no_errors()
         if all(prompt.strip("[]:").isdigit() for prompt in prompts):

@@ -123,3 +123,16 @@ def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             benchmark.main()
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_each_network_is_wrapped_once(monkeypatch):
+    made, init = [], Fast.__init__
+
+    def watched(self, *args):
+        made.append(self)
+        init(self, *args)
+
+    monkeypatch.setattr(Fast, "__init__", watched)
+    config = Config("spectral_norm", "A", **{**TINY, "steps": 3})
+    train(config, images(), updates=fast_updates(config, "float32"))
+    assert len(made) == 2

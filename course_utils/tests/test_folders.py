@@ -1,8 +1,8 @@
 """Folders that are full, read-only, written with a tilde or not named at all: a sentence, and nothing in the wrong place."""
 
 import errno
-import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,9 +179,9 @@ def test_decks_and_exercises_say_in_a_line_that_nothing_can_be_written(tmp_path,
     (tmp_path / "file").touch()
     assert slides.main(["00", "--out", str(tmp_path / "file")]) == 1
     assert slides.main(["00", "--out", "~nobody-of-this-name/x"]) == 1
-    before = hashlib.sha256((exercises.NOTEBOOKS / "exercises/00_start_here.ipynb").read_bytes()).digest()
-    monkeypatch.setattr(Path, "write_text", refuse(OSError(errno.EROFS, "Read-only file system")))
+    (tmp_path / "exercises").touch()
+    shutil.copy(exercises.NOTEBOOKS / "00_start_here.ipynb", tmp_path)
+    monkeypatch.setattr(exercises, "NOTEBOOKS", tmp_path)
     assert exercises.main([]) == 1
-    assert hashlib.sha256((exercises.NOTEBOOKS / "exercises/00_start_here.ipynb").read_bytes()).digest() == before
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["error"] * 3, lines

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from course_utils.lipschitz import (
     activation_constant,
@@ -18,6 +19,7 @@ from course_utils.lipschitz import (
     jacobian_norm,
     layer_bounds,
     product_bound,
+    rounded_lower_bound,
     sampled_lower_bound,
 )
 from course_utils.models import cnn_discriminator, mlp
@@ -64,6 +66,13 @@ def matrix_norm(w):
 )
 def test_activation_constants(activation, constant):
     assert activation_constant(activation) == pytest.approx(constant, abs=1e-6)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.LeakyReLU(3.0, inplace=True), nn.ELU(inplace=True)])
+def test_activations_that_work_in_place_have_their_constant(activation):
+    h, slopes = activation_slopes(activation, -1, 1, 5)
+    torch.testing.assert_close(h, torch.tensor([-1, -0.5, 0, 0.5, 1]).double())
+    assert slopes[-1] == 1 and activation_constant(activation) == max(1, getattr(activation, "negative_slope", 0))
 
 
 def test_slopes_are_the_derivative_on_the_grid():
@@ -128,6 +137,56 @@ def test_ascent_is_repeatable_and_leaves_everything_alone():
     assert values[0] == values[1] and torch.equal(torch.get_rng_state(), state) and torch.equal(x, start)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters()) and not x.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0, 10, 1000, 1e6])
+def test_ascent_is_a_lower_bound_at_any_offset(offset, dtype):
+    # 1000 + tanh(5x) in float32: pairs that meet differ by rounding alone, which divided by their distance was 5.14
+    steep = lambda x: torch.tanh(5 * x) + offset  # noqa: E731  # slope 5 at 0
+    inside = lambda x: (torch.tanh(5 * x) + offset) - offset  # noqa: E731  # the offset does not show in the output
+    x = torch.linspace(-0.4, 0.5, 12, dtype=dtype)[:, None]
+    for function in (steep, inside):
+        assert 0.99 * 5 < ascent_lower_bound(function, x, steps=200) <= 5 * (1 + 1e-6)
+    assert ascent_lower_bound(lambda x: x[:, :1] + offset, x.repeat(1, 3), steps=50) == 1
+
+
+def test_rounded_kinks_find_more_than_pairs_do():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = mlp((32, *[32] * 8, 1))
+        for layer in net[::2]:
+            nn.init.kaiming_normal_(layer.weight)
+        x = torch.randn(64, 32)
+        pairs, found = ascent_lower_bound(net, x, steps=60, lr=0.3, distance=1.0), rounded_lower_bound(net, x)
+        assert sampled_lower_bound(net, x) < pairs and pairs < found < product_bound(net, x)
+
+
+def test_rounded_kinks_on_known_networks():
+    bump = nn.Sequential(nn.Linear(1, 2), nn.LeakyReLU(0.2, inplace=True), nn.Linear(2, 1)).double()
+    for parameter, values in zip(bump.parameters(), ([[1.0], [1.0]], [0.0, -2.0], [[3.0, -2.0]], [0.0])):
+        parameter.data = torch.tensor(values).double()  # 3 leaky(x) - 2 leaky(x - 2): slopes 0.2, 2.6 and 1
+    x = torch.tensor([[-0.5], [3.0]]).double()
+    start, before = x.clone(), copy.deepcopy(bump.state_dict())
+    assert sampled_lower_bound(bump, x) == pytest.approx(1)
+    assert rounded_lower_bound(bump, x) == pytest.approx(2.6)
+    assert torch.equal(x, start) and all(torch.equal(v, before[k]) for k, v in bump.state_dict().items())
+    assert type(bump[1]) is nn.LeakyReLU and all(p.requires_grad and p.grad is None for p in bump.parameters())
+
+
+@pytest.mark.parametrize("net", [mlp((3, 4, 1), nn.Tanh), mlp((3, 4, 2)), nn.ReLU(), nn.Sequential(nn.Linear(3, 1))])
+def test_rounding_needs_kinks_and_one_output(net):
+    with pytest.raises(ValueError, match="ReLU or leaky ReLU modules and one output"):
+        rounded_lower_bound(net, torch.ones(2, 3))
+
+
+def test_layers_that_work_in_place_leave_the_batch_alone():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 1), nn.LeakyReLU(0.1, inplace=True)).double()
+    x = gaussian(4, 3)
+    start = x.clone()
+    lower = [sampled_lower_bound(net, x), ascent_lower_bound(net, x, steps=5), rounded_lower_bound(net, x, steps=5)]
+    assert max(lower) <= product_bound(net, x) * (1 + 1e-12) == matrix_norm(net[1].weight) * (1 + 1e-12)
+    assert torch.equal(x, start)
 
 
 # ---- upper bounds
@@ -200,6 +259,30 @@ def test_layer_bounds_name_what_they_took():
     assert product_bound(affine_free, gaussian(2, 3)) == pytest.approx(1 / math.sqrt(1 + 1e-5))
 
 
+def test_a_layer_that_occurs_twice_counts_twice():
+    layer, gelu = nn.Linear(4, 4, bias=False), nn.GELU()
+    layer.weight.data = 3 * torch.eye(4)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    assert product_bound(net, torch.ones(1, 4)) == 9 == sampled_lower_bound(net, torch.ones(1, 4))
+    nested = nn.Sequential(net, gelu, net, gelu)
+    assert product_bound(nested, torch.ones(1, 4)) == pytest.approx(81 * activation_constant(gelu) ** 2)
+    assert [b.name for b in layer_bounds(nested, torch.ones(1, 4))] == [
+        "0.0",
+        "0.1",
+        "0.2",
+        "1",
+        "2.0",
+        "2.1",
+        "2.2",
+        "3",
+    ]
+    half = nn.Conv2d(1, 1, 4, 2, 1)
+    bounds = layer_bounds(nn.Sequential(half, half), torch.ones(1, 1, 8, 8), "exact")
+    for bound, size in zip(bounds, ((8, 8), (4, 4)), strict=True):
+        true = conv_norm(half.weight.detach(), size, half.stride, half.padding, n_iterations=2000)
+        assert bound.bound == pytest.approx(float(true), rel=5e-3)
+
+
 def test_exact_kernels_take_the_norm_at_the_layers_own_input_size():
     net = nn.Sequential(nn.Conv2d(1, 2, 4, 2, 1), nn.Conv2d(2, 1, 3, padding=1)).double()
     bounds = layer_bounds(net, gaussian(1, 1, 8, 8), "exact")
@@ -222,6 +305,16 @@ def test_measuring_in_training_mode_moves_nothing():
     layer_bounds(net, torch.ones(2, 4))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(module.training for module in net.modules())
+
+
+def test_what_was_frozen_by_hand_stays_frozen():
+    net = normalize(mlp((4, 6, 2)), "spectral_norm").train()
+    net[0].parametrizations.eval()
+    modes = [module.training for module in net.modules()]
+    product_bound(net, torch.ones(2, 4))
+    nested = nn.Sequential(net)
+    product_bound(nested, torch.ones(2, 4))
+    assert [module.training for module in net.modules()] == modes
 
 
 # ---- bad input
@@ -304,3 +397,72 @@ def test_layers_without_a_known_bound_are_named(layer, kernels, message):
 def test_only_a_chain_has_a_product_bound():
     with pytest.raises(ValueError, match="nn.Sequential, got Linear"):
         product_bound(nn.Linear(2, 2), torch.ones(2, 2))
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked(net):
+    net.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return net
+
+
+def replaced(net):
+    net.forward = lambda x: 2 * x
+    return net
+
+
+@pytest.mark.parametrize(
+    "net, message",
+    [
+        (Residual(nn.Linear(2, 2)), "Residual has a forward of its own"),
+        (nn.Sequential(Residual(nn.Linear(2, 2))), "Residual has a forward of its own"),
+        (nn.Sequential(Doubled(2, 2)), "Doubled has a forward of its own: the constant of Linear is not its"),
+        (hooked(nn.Sequential(nn.Linear(2, 2))), "the model does not return what the forward of Sequential does"),
+        (nn.Sequential(hooked(nn.Linear(2, 2))), "layer 0 does not return what the forward of Linear does: a hook"),
+        (nn.Sequential(hooked(nn.Sequential(nn.Linear(2, 2)))), "does not return what the forward of Sequential"),
+        (nn.Sequential(replaced(nn.Linear(2, 2))), "layer 0 does not return what the forward of Linear does"),
+        (replaced(nn.Sequential(nn.Linear(2, 2))), "the model does not return"),
+    ],
+)
+def test_what_is_no_chain_of_known_layers_is_named(net, message):
+    with pytest.raises(ValueError, match=message):
+        product_bound(net, torch.ones(3, 2))
+
+
+def test_a_hook_that_only_looks_is_allowed():
+    net, seen = nn.Sequential(nn.Linear(2, 2)), []
+    net[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    assert product_bound(net, torch.ones(3, 2)) == pytest.approx(matrix_norm(net[0].weight))
+
+
+OLD_HOOKS = [
+    nn.utils.spectral_norm,
+    lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    lambda layer: prune.l1_unstructured(layer, "bias", 0.5),
+]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("hook", [*OLD_HOOKS, nn.utils.weight_norm])
+def test_weights_that_an_old_hook_computes_are_refused(hook, used):
+    net = nn.Sequential(nn.Sequential(hook(nn.Linear(3, 3))), nn.ReLU())
+    if used:
+        net(torch.ones(2, 3))
+    for model in (net, net[0]):
+        with pytest.raises(ValueError, match="a hook computes the weight or bias of layer .*0 .*parametrizations"):
+            product_bound(model, torch.ones(2, 3))
+
+
+def test_the_new_parametrizations_are_measured():
+    for wrap in (nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm):
+        net = nn.Sequential(wrap(nn.Linear(3, 3))).eval()
+        assert product_bound(net, torch.ones(2, 3)) == pytest.approx(matrix_norm(net[0].weight), rel=1e-6)

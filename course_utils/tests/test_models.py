@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from course_utils.models import (
     DownBlock,
@@ -21,7 +22,7 @@ from course_utils.models import (
     resnet_generator,
     sample_noise,
 )
-from course_utils.normalization import METHODS, linear_layers
+from course_utils.normalization import METHODS, linear_layers, normalize
 
 SIZES = {16: (4, 2), 28: (7, 2), 32: (4, 3), 48: (6, 3)}
 
@@ -256,3 +257,41 @@ def test_a_copy_still_checks_its_input_and_can_be_saved(tmp_path):
     for model in copies:
         with pytest.raises(ValueError, match=r"got \(2, 1, 28, 28\)"):
             model(images(2, 1, 28))
+
+
+@pytest.mark.parametrize(
+    "model, shape",
+    [
+        (cnn_generator(16, 1, 4, 5), (2, 5)),
+        (resnet_generator(16, 1, 4, 5), (2, 5)),
+        (cnn_discriminator(16, 1, 4), (2, 1, 16, 16)),
+        (cnn_discriminator(16, 1, 4, "layer_norm"), (2, 1, 16, 16)),
+        (ResNetDiscriminator(1, 4, "batch_norm"), (2, 1, 16, 16)),
+        (SmallClassifier(1), (2, 1, 16, 16)),
+    ],
+)
+def test_networks_can_be_scripted(model, shape):
+    model.eval()
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.jit.script(model)(x), model(x))
+
+
+def test_a_normalized_discriminator_can_be_scripted_with_its_weights_as_they_are_used():
+    model = normalize(cnn_discriminator(16, 1, 4), "spectral_norm").eval()
+    x = images(2, 1, 16)
+    expected = model(x)
+    for layer in linear_layers(model):
+        parametrize.remove_parametrizations(layer, "weight")
+    torch.testing.assert_close(torch.jit.script(model)(x), expected)
+
+
+@pytest.mark.parametrize("build", [cnn_discriminator, ResNetDiscriminator])
+def test_the_last_bias_can_be_left_out(build):
+    without = build(width=4, last_bias=False)
+    assert count_parameters(build(width=4)) - count_parameters(without) == 1
+    assert list(linear_layers(without))[-1].bias is None and without(images(2, 3, 32)).shape == (2, 1)
+
+
+def test_without_its_last_bias_the_resnet_discriminator_has_as_many_parameters_as_the_authors():
+    assert count_parameters(ResNetDiscriminator(3, 128, last_bias=False)) == 1_053_824
+    assert count_parameters(resnet_generator(32, 3, 256, 128)) == 4_276_739

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations, parametrize
 from course_utils.normalization import (
     METHODS,
     SpectralNorm,
+    clip_singular_values,
     clip_weights_,
     gradient_penalty,
     linear_layers,
@@ -514,6 +515,37 @@ def test_clipping_reaches_every_layer_but_no_bias():
     clip_weights_(model)
     for layer in linear_layers(model):
         assert torch.all(layer.weight == 0.01) and torch.all(layer.bias == 3)
+
+
+# ---- singular-value clipping
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (1, 6)])
+def test_clipping_cuts_the_large_singular_values_and_keeps_the_vectors(shape):
+    weight, bound = gaussian(*shape), 1.2
+    clipped, values = clip_singular_values(weight, bound), torch.linalg.svdvals(weight)
+    assert values[0] > bound
+    torch.testing.assert_close(torch.linalg.svdvals(clipped), values.clamp(max=bound))
+    for gram in (lambda a, b: a @ b.mT, lambda a, b: a.mT @ b):  # symmetric: the same vectors on both sides
+        torch.testing.assert_close(gram(clipped, weight), gram(weight, clipped))
+    torch.testing.assert_close(clip_singular_values(weight, 2 * float(values[0])), weight)
+
+
+def test_clipping_is_the_nearest_matrix_of_that_norm():
+    weight = 2 * gaussian(4, 6)
+    distance = (clip_singular_values(weight) - weight).norm()
+    for seed in range(200):
+        other = clip_singular_values(weight) + 0.3 * gaussian(4, 6, seed=seed)
+        other = other / torch.linalg.matrix_norm(other, 2).clamp(min=1)
+        assert (other - weight).norm() > distance
+
+
+def test_bad_singular_value_clipping_is_named():
+    for bound in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="bound must be positive, got"):
+            clip_singular_values(torch.eye(2), bound)
+    with pytest.raises(ValueError, match=r"matrix \(d_out x d_in\)"):
+        clip_singular_values(torch.ones(2, 2, 3, 3))
 
 
 # ---- orthonormal regularization

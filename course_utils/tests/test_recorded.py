@@ -1,5 +1,6 @@
 """The recorded runs: complete, small, what they say they are, and free of traces of the machine that made them."""
 
+import collections
 import json
 import re
 import signal
@@ -10,24 +11,87 @@ import numpy as np
 import pytest
 import torch
 
-from course_utils import sweep, training
+from course_utils import record_plan, sweep, training
 from course_utils.data import DATA_DIR, load_fashion_mnist
 from course_utils.metrics import features_of, frechet_distance
 from course_utils.models import SmallClassifier, sample_noise
 from course_utils.normalization import METHODS
 from course_utils.runs import load_record, make_judge
 from course_utils.sweep import plan
-from course_utils.training import CURVES, Config, build_models
+from course_utils.training import CURVES, SETTINGS, Config, build_models
 
 FOLDER = DATA_DIR / "recorded_runs"
-PLAN = plan()
+PLAN, LONG_PLAN = plan(), record_plan.plan()
+LONG = sorted(FOLDER.glob("*/*.npz"))  # as many as there are until now
 
 
 def test_the_folder_holds_the_whole_plan_and_stays_small():
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(PLAN)
-    others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz"}
-    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json"}
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 10e6
+    others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz" and path.is_file()}
+    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "PLAN.md", "COMMIT", "recurrent.json"}
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
+
+
+@pytest.mark.parametrize("record", LONG, ids=lambda path: path.stem)
+def test_each_long_run_is_what_the_plan_says(record):
+    name = record.relative_to(FOLDER).with_suffix("").as_posix()
+    made = load_record(record)
+    about, frozen = made.about, (FOLDER / "COMMIT").read_text().strip()
+    assert made.config == LONG_PLAN[name] and about["commit"] == frozen and about["loop"] == "plain float32 loop"
+    assert not re.search(r"(?<![\w.])/(home|root|tmp|work|usr)\b", json.dumps(about)) and about["seconds"] > 0
+    if "diverged" not in about:
+        steps = made.config.steps
+        assert about["steps_done"] == steps and made["step"].tolist() == [round(steps * k / 10) for k in range(11)]
+        assert np.isfinite(made["distance"]).all() and (made["distance"] > 0).all()
+        assert (made["classes"].sum(1) == 2000).all() and made["images"].shape[1:] == (16, 1, 16, 16)
+        for share in ("precision", "recall"):
+            assert (made[share] >= 0).all() and (made[share] <= 1).all()
+
+
+def test_long_runs_leave_nothing_behind_but_what_the_plan_names():
+    generators = {f"{name}_generator" for name in LONG_PLAN if name.startswith("pictures/") and name.endswith("-0")}
+    for path in FOLDER.glob("*/*"):
+        assert path.relative_to(FOLDER).with_suffix("").as_posix() in LONG_PLAN.keys() | generators
+
+
+def test_the_long_plan_is_the_one_that_its_page_describes():
+    found = collections.Counter(name.split("/")[0] for name in LONG_PLAN)
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| (\d+) \|$", (FOLDER / "PLAN.md").read_text(), re.MULTILINE)
+    assert found == {name: int(count) for name, count in rows}
+    for name, config in LONG_PLAN.items():
+        folder, label = name.split("/")
+        assert label.startswith(f"{config.method}-") and label.endswith(f"-{config.seed}"), name
+        if config.method == "weight_clipping" and "_c0.01" not in name:
+            assert config.c * config.width == pytest.approx(0.64)  # 0.01 at the paper's width of 64
+        if folder == "length":
+            assert config.steps == 5000 and config.setting in SETTINGS
+
+
+def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, monkeypatch):
+    config = Config("weight_norm", width=4, d_z=6, batch_size=4, steps=20)
+    data = load_fashion_mnist(16, limit=300)
+    monkeypatch.setattr(record_plan, "plan", lambda: {"pictures/weight_norm-0": config, "step/weight_norm-0": config})
+    monkeypatch.setattr(record_plan, "load_fashion_mnist", lambda size: data)
+    folder, work = tmp_path / "records", tmp_path / "work"
+    monkeypatch.setattr(sys, "argv", ["record_plan", str(folder), "--work", str(work)])
+    update, calls = training.update_generator, []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+        return update(*args)
+
+    monkeypatch.setattr(training, "update_generator", stopped)
+    with pytest.raises(SystemExit) as stop:
+        record_plan.main()
+    assert stop.value.code == 130 and (work / "pictures-weight_norm-0" / "checkpoint.pt").exists()
+    record_plan.main()
+    pictures, step = (load_record(folder / f"{name}/weight_norm-0.npz") for name in ("pictures", "step"))
+    assert len(pictures["images"]) == 11 and len(step["images"]) == 1  # the others keep their last look only
+    for name in ("distance", "d_loss", "recall"):
+        np.testing.assert_array_equal(pictures[name], step[name])  # stopped and resumed against never stopped
+    assert (folder / "pictures" / "weight_norm-0_generator.pt").exists() and not list(work.iterdir())
 
 
 @pytest.mark.parametrize("name", PLAN)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ import pytest
 import torch
 
 from course_utils import runs, training
-from course_utils.command_line import load_images, main
+from course_utils.command_line import configuration, load_images, main, parser
+from course_utils.environment import PROFILES
 from course_utils.fast import fast_updates
 from course_utils.models import SmallClassifier
 from course_utils.runs import (
@@ -33,7 +35,7 @@ from course_utils.runs import (
     written_whole,
 )
 from course_utils.spectral import spectra
-from course_utils.training import Config, Run, Setting, Updates, train
+from course_utils.training import AUTHORS, Config, Run, Setting, Updates, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"width": 4, "d_z": 6, "batch_size": 4, "steps": 6}
@@ -150,6 +152,79 @@ def test_a_checkpoint_of_another_configuration_names_what_differs(tmp_path):
     save_checkpoint(Run.start(Config(**TINY)), tmp_path / "c.pt")
     with pytest.raises(RunError, match=r"it has method 'spectral_norm' \(asked for: 'none'\), seed 0 \(asked for: 3\)"):
         load_checkpoint(tmp_path / "c.pt", Config("none", seed=3, **TINY))
+
+
+def elsewhere(path):
+    """Make the checkpoint at `path` one of a GPU: its generator's state has 16 bytes, its Adam is fused."""
+    state = torch.load(path, weights_only=True)
+    state["rng"] = torch.zeros(16, dtype=torch.uint8)
+    for part in ("adam_g", "adam_d"):
+        for group in state[part]["param_groups"]:
+            group["fused"] = True
+    torch.save(state, path)
+
+
+def test_a_run_of_a_gpu_can_be_looked_at_on_a_cpu_but_not_resumed(tmp_path):
+    config = Config("spectral_norm", **TINY)
+    run = train_in_folder(config, images(), tmp_path, progress=0)
+    path = tmp_path / "checkpoint.pt"
+    elsewhere(path)
+    before = path.read_bytes()
+    loaded, _ = load_checkpoint(path, config)
+    assert loaded.step == 6 and loaded.begun_on == "a GPU" and loaded.d_loss == run.d_loss
+    assert torch.equal(loaded.sample(3), run.sample(3))
+    for name, values in spectra(run.discriminator).items():
+        assert torch.equal(spectra(loaded.discriminator)[name], values)
+    assert measure(loaded, judge())["distance"] == measure(run, judge())["distance"]
+    reason = "begun on a GPU, and here is a CPU, whose random numbers are others: to go on would be another run"
+    with pytest.raises(ValueError, match=reason):
+        train(config, images(), run=loaded)
+    with pytest.raises(ValueError, match=reason):
+        save_checkpoint(loaded, path)
+    longer = dataclasses.replace(config, steps=9)
+    for asked in (config, longer):
+        with pytest.raises(RunError, match=reason):
+            train_in_folder(asked, images(), tmp_path, resume=True, progress=0)
+    assert path.read_bytes() == before
+
+
+def test_a_random_state_of_no_device_is_damage(tmp_path):
+    save_checkpoint(Run.start(Config(**TINY)), tmp_path / "c.pt")
+    state = read_checkpoint(tmp_path / "c.pt")
+    for rng in (torch.zeros(3, dtype=torch.uint8), torch.zeros(16)):
+        torch.save(state | {"rng": rng}, tmp_path / "c.pt")
+        with pytest.raises(RunError, match="does not fit"):
+            load_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("first", [6, 4])
+def test_a_run_is_made_longer(first, tmp_path):
+    """As if it had been asked for all updates from the start, whether it was finished or stopped before."""
+    config, longer = Config(**TINY), Config(**{**TINY, "steps": 10})
+    whole = train(longer, images())
+    train(config, images(), lambda step, run: step == first and bool(save_checkpoint(run, tmp_path / "c.pt")))
+    if first == 6:
+        train_in_folder(config, images(), tmp_path / "run", n_measurements=3, progress=0)
+        run = train_in_folder(longer, images(), tmp_path / "run", resume=True, n_measurements=3, progress=0)
+        record = load_record(tmp_path / "run" / "record.npz")
+        assert record["step"].tolist() == [0, 3, 6, 10] and record.config == longer
+        assert record.about["steps_done"] == 10
+    else:
+        run = train(longer, images(), run=load_checkpoint(tmp_path / "c.pt", longer)[0])
+    assert torch.equal(run.curves, whole.curves) and torch.equal(run.sample(3), whole.sample(3))
+
+
+def test_what_forbids_a_longer_run_is_named(tmp_path):
+    path, decaying = tmp_path / "c.pt", Config(decay=True, **TINY)
+    save_checkpoint(Run.start(decaying), path)
+    with pytest.raises(
+        RunError, match=r"it has steps 6 \(asked for: 9\); with decay the step size hangs on the number"
+    ):
+        load_checkpoint(path, dataclasses.replace(decaying, steps=9))
+    save_checkpoint(Run.start(Config(**TINY)), path)
+    for other, message in [({"steps": 3}, r"steps 6 \(asked for: 3\)$"), ({"steps": 9, "seed": 1}, "seed 0")]:
+        with pytest.raises(RunError, match=message):
+            load_checkpoint(path, Config(**{**TINY, **other}))
 
 
 def test_nan_never_replaces_a_good_checkpoint(tmp_path):
@@ -525,6 +600,47 @@ def test_labelled_images_of_ones_own_are_judged_the_others_not(tmp_path, monkeyp
     assert any(torch.equal(images[first], image.float().div(127.5).sub(1)) for image in pixels()[:4])
 
 
+def configured(*options):
+    given = parser().parse_args(["--output", "x", *options])
+    return configuration(given, PROFILES["cpu"])
+
+
+def test_values_of_the_command_line_take_the_place_of_the_settings():
+    assert configured("--setting", "D").setting == "D"
+    assert configured("--setting", "D", "--alpha", "3e-4").adam == Setting(3e-4, 0.5, 0.9, 5)
+    assert configured("--setting", "D", "--n-dis", "2").adam == Setting(1e-3, 0.5, 0.9, 2)
+    assert configured("--alpha", "1", "--n-dis", "3").adam == Setting(1.0, 0.5, 0.999, 3)
+    assert configured("--method", "weight_clipping", "--c", "0.1") == replace(
+        configured("--method", "weight_clipping"), c=0.1
+    )
+    assert configured("--method", "orthonormal", "--lambda-ortho", "0.5").lambda_ortho == 0.5
+    assert configured("--init", "orthogonal") == replace(configured(), init="orthogonal")
+    assert configured().init == "torch" and configured("--setting", "resnet").init == "glorot"
+
+
+def test_the_setting_resnet_is_the_authors():
+    found = configured("--setting", "resnet", "--architecture", "resnet", "--batch-size", "64")
+    assert {name: getattr(found, name) for name in AUTHORS} == AUTHORS
+    assert configured("--setting", "resnet", "--init", "torch").init == "torch"
+    assert configured("--setting", "resnet", "--alpha", "1e-3").adam == Setting(1e-3, 0.0, 0.9, 5)
+    assert {name: getattr(configured(), name) for name in AUTHORS} == {
+        name: getattr(Config(), name) for name in AUTHORS
+    }
+
+
+def test_the_authors_choices_are_trained_kept_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    torch.save(pixels(), tmp_path / "images.pt")
+    options = ["--setting", "resnet", "--architecture", "resnet", "--checkpoint-every", 1]
+    main(arguments(tmp_path, "whole", *options, "--steps", 3))
+    main(arguments(tmp_path, "longer", *options, "--steps", 2))
+    main(arguments(tmp_path, "longer", *options, "--steps", 3, "--resume"))
+    whole, longer = (read_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "longer"))
+    assert_same(*({part: state[part] for part in ("generator", "discriminator", "rng")} for state in (whole, longer)))
+    config = load_record(tmp_path / "longer" / "record.npz").config
+    assert config.batch_size_g == 16 and config.generator_first and "dense.bias" not in whole["discriminator"]
+
+
 def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
@@ -551,6 +667,15 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
         (["--data", "good.pt", "--measurements", "1"], 1, "error: n_measurements must be 2 or more, got 1"),
         (["--data", "good.pt", "--output", "a_file"], 1, "error: a_file cannot be the folder of a run"),
         *((["--steps", n], 2, f"--steps: must be a whole number, 1 or more, got '{n}'") for n in ("-1", "0", "2.5")),
+        *(
+            (["--alpha", x], 2, f"--alpha: must be a positive number, got '{x}'")
+            for x in ("0", "-1", "nan", "inf", "x")
+        ),
+        (["--n-dis", "1.5"], 2, "--n-dis: must be a whole number, 1 or more, got '1.5'"),
+        (["--c", "0"], 2, "--c: must be a positive number, got '0'"),
+        (["--c", "0.1"], 2, "--c is for --method weight_clipping, got spectral_norm"),
+        (["--lambda-ortho", "0.1", "--method", "none"], 2, "--lambda-ortho is for --method orthonormal, got none"),
+        (["--init", "xavier"], 2, "invalid choice: 'xavier'"),
         (["--checkpoint-every", "0"], 2, "--checkpoint-every: must be a whole number, 1 or more, got '0'"),
         (["--data", "floats.pt"], 2, f"floats.pt {tensor}, as torch.save writes it, got torch.float32 (32, 1, 16, 16)"),
         (["--data", "dict.pt"], 2, f"{tensor}, as torch.save writes it, alone or as `images` of a dictionary, got int"),

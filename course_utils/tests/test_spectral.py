@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils.normalization import clip_weights_, normalize, orthonormal_penalty
+from course_utils.normalization import clip_weights_, normalize, orthonormal_penalty, spectral_norm
 from course_utils.spectral import (
     check_matrix,
+    compare_with_exact,
     conv_norm,
     conv_norm_fft,
+    gradient_through_sn,
     normalized_spectrum,
     output_dim,
     power_iteration,
@@ -156,6 +158,48 @@ def test_gradient_of_the_spectral_norm(shape):
     direction, h = gaussian(*shape, seed=5), 1e-6  # and by finite differences
     up, down = (np.linalg.norm((w.detach() + s * h * direction).numpy(), 2) for s in (1, -1))
     assert (up - down) / (2 * h) == pytest.approx(float((expected * direction).sum()), abs=1e-7)
+
+
+# ---- the gradient that an SN layer returns, and how far its memory is from the exact one
+
+
+@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5), (1, 6), (6, 1)])
+def test_gradient_through_sn_is_the_layers_own(shape):
+    layer = spectral_norm(nn.Linear(shape[1], shape[0], bias=False, dtype=torch.float64))
+    own = layer.parametrizations.weight
+    own[0]._u.copy_(F.normalize(gaussian(shape[0], seed=2), dim=0))  # far from u_1: no convergence is needed
+    own[0]._v.copy_(F.normalize(gaussian(shape[1], seed=3), dim=0))
+    pull = gaussian(*shape, seed=4)
+    (layer.eval().weight * pull).sum().backward()
+    found = gradient_through_sn(own.original.detach(), pull, own[0]._u, own[0]._v)
+    torch.testing.assert_close(found, own.original.grad, rtol=1e-9, atol=1e-11)
+    assert abs((found * own.original).sum()) < 1e-10 * found.norm() * own.original.norm()
+
+
+def test_gradient_through_sn_at_the_exact_vectors_is_autograd_through_the_norm():
+    weight, pull = gaussian(6, 4, seed=5).requires_grad_(), gaussian(6, 4, seed=6)
+    (expected,) = torch.autograd.grad((pull * weight / torch.linalg.matrix_norm(weight, 2)).sum(), weight)
+    u, _, vh = torch.linalg.svd(weight.detach(), full_matrices=False)
+    torch.testing.assert_close(gradient_through_sn(weight.detach(), pull, u[:, 0], vh[0]), expected)
+
+
+def test_compare_with_exact_on_a_matrix_known_by_heart():
+    weight, pull = torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)
+    first, second = torch.eye(2)
+    assert compare_with_exact(weight, pull, first, first) == (1, 0, 0)
+    # (12): (I - 1.5 E_11)/2 = diag(-1/4, 1/2); with the second pair: I - 3 E_22 = diag(1, -2)
+    excess, angle, error = compare_with_exact(weight, pull, second, second)
+    assert (excess, angle) == (2, 90)
+    assert error == pytest.approx(math.hypot(1.25, 2.5) / math.hypot(0.25, 0.5))
+
+
+def test_what_does_not_fit_the_weight_is_named():
+    weight, pull, u, v = torch.eye(2, 3), torch.ones(2, 3), torch.ones(2), torch.ones(3)
+    for bad in [(pull.T, u, v), (pull, v, v), (pull, u, u), (pull, u[None], v)]:
+        with pytest.raises(ValueError, match=r"shapes \(2, 3\), \(2,\), \(3,\) to fit weight, got"):
+            gradient_through_sn(weight, *bad)
+    with pytest.raises(ValueError, match="nothing to divide by"):
+        gradient_through_sn(torch.zeros(2, 3), pull, u, v)
 
 
 # ---- several singular values, stable rank, spectra

@@ -28,6 +28,7 @@ from course_utils.normalization import (
 )
 from course_utils.spectral import named_layers, output_dim, weight_matrix
 from course_utils.training import (
+    AUTHORS,
     LOSSES,
     SETTINGS,
     Config,
@@ -191,7 +192,9 @@ def test_describe_says_everything():
     assert METHODS["weight_norm"] in text and "hinge loss" in text
     assert "setting D: alpha 0.001, beta1 0.5, beta2 0.9, n_dis 5" in text
     for name, value in dataclasses.asdict(Config(seed=7, steps=123)).items():
-        assert name in ("method", "setting", "loss") or f"{name} {value}" in text
+        usual = name in (*AUTHORS, "penalty", "adam_eps", "init")  # said only where it is not as everywhere else
+        assert name in ("method", "setting", "loss") or usual or f"{name} {value}" in text
+    assert "last_bias False" in Config(**AUTHORS).describe() and "batch_size_g 128" in Config(**AUTHORS).describe()
 
 
 def test_a_configuration_cannot_change():
