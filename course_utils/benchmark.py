@@ -10,14 +10,13 @@ import argparse
 import json
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import spectral_norm as torch_spectral_norm
 from torch.utils.flop_counter import FlopCounterMode
 
-from .command_line import positive
+from .command_line import place, positive
 from .environment import PROFILES, environment_report, profile
 from .fast import fast_updates
 from .models import sample_noise
@@ -173,7 +172,7 @@ def main() -> None:
         p.add_argument(f"--{name}", type=positive, help="default: the profile's")
     p.add_argument("--rounds", type=positive, default=15, help="of turns (default: %(default)s)")
     p.add_argument("--repeats", type=positive, default=2, help="iterations in each turn (default: %(default)s)")
-    p.add_argument("--output", type=Path, help="a JSON file for the result")
+    p.add_argument("--output", type=place, help="a JSON file for the result")
     o = p.parse_args()
     sizes = PROFILES[o.profile]
     config = {

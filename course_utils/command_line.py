@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import parallel
 from .data import DataError, Images, load_cifar10, load_fashion_mnist, load_stl10
-from .environment import PROFILES, Profile, profile
+from .environment import PROFILES, Profile, expanded, profile
 from .fast import PRECISIONS, fast_updates
 from .models import INITIALIZATIONS
 from .normalization import METHODS
@@ -31,6 +31,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, got {text!r}")
     return int(text)
+
+
+def place(text: str) -> Path:
+    """A path for argparse; a leading ~ stands for the home folder, which a shell does not see in --output=~/runs."""
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_number(text: str) -> float:
@@ -57,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "without --decay, with a larger --steps makes a finished run longer.",
     )
     add = p.add_argument
-    add("--output", required=True, type=Path, help="folder for checkpoint.pt, record.npz and samples.png")
+    add("--output", required=True, type=place, help="folder for checkpoint.pt, record.npz and samples.png")
     add("--resume", action="store_true", help="go on from the checkpoint in the output folder")
     add("--method", default="spectral_norm", choices=METHODS, help="what holds D back (default: %(default)s)")
     add("--setting", default="C", choices=NAMED_SETTINGS,
@@ -100,7 +108,7 @@ def read_images(name: str) -> tuple[Tensor, Tensor]:
     """Images (N, 1 or 3, size, size), uint8, and labels (N), -1 where there are none, of a .pt file; DataError for another."""
     wanted = f"{name} must hold a non-empty uint8 tensor (N, 1 or 3, size, size), as torch.save writes it"
     try:
-        content = torch.load(name, weights_only=True)
+        content = torch.load(expanded(name), weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{wanted}; it is no file of tensors ({type(error).__name__})") from error
     labelled = isinstance(content, dict)

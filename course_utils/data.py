@@ -5,11 +5,11 @@ Fashion-MNIST lies in the repository; CIFAR-10 and STL-10 come through torchvisi
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import math
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
+from .environment import expanded, variable
+
 DATA_DIR = Path(__file__).resolve().parents[1] / "data"
+RESTORE = "`git checkout -- data` brings it back; without git, take it from a fresh copy of the course."
 FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
 # SHA-256 of the unpacked content: archives packed again by someone else differ, what they hold does not.
@@ -51,19 +54,21 @@ class Images(NamedTuple):
 
 def _verified(path: Path) -> bytes:
     """Unpacked content of a gzip file of Fashion-MNIST, after comparing its SHA-256."""
-    if not path.is_file():
-        raise DataError(f"{path.name} is missing: expected it at {path}. `git checkout -- data` brings it back.")
     try:
-        content = gzip.decompress(path.read_bytes())
+        packed = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{path.name} is missing: expected it at {path}. {RESTORE}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): see to its permissions and its disk.") from error
+    try:
+        content = gzip.decompress(packed)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{path} is damaged (truncated or not gzip: {error}). `git checkout -- data` brings it back."
-        ) from error
+        raise DataError(f"{path} is damaged (truncated or not gzip: {error}). {RESTORE}") from error
     found, expected = hashlib.sha256(content).hexdigest(), FASHION_SHA256[path.name]
     if found != expected:
         raise DataError(
             f"{path} does not hold what it should: expected SHA-256 {expected} of its unpacked content, found {found}. "
-            "`git checkout -- data` brings it back."
+            + RESTORE
         )
     return content
 
@@ -80,33 +85,72 @@ def load_fashion_mnist(
     if size not in (16, 28, 32):
         raise ValueError(f"size must be the number 16, 28 or 32, got {size!r}")
     _check_counts(limit=limit)
-    folder = Path(root) if root is not None else DATA_DIR / "FashionMNIST"
-    with tempfile.TemporaryDirectory() as scratch:  # torchvision reads unpacked files from a folder of its own layout
-        raw = Path(scratch) / "FashionMNIST" / "raw"
-        raw.mkdir(parents=True)
-        for name in FASHION_SHA256:
-            # torchvision asks that all four files exist; the half that is not read may be empty
-            content = _verified(folder / name) if name.startswith("train") == train else b""
-            (raw / name.removesuffix(".gz")).write_bytes(content)
-        dataset = datasets.FashionMNIST(scratch, train=train, download=False)
-    images = dataset.data[:limit, None].float().div(127.5).sub(1)
+    folder = DATA_DIR / "FashionMNIST" if root is None else _expanded(root, "root")
+    half = "train" if train else "t10k"
+    # As published: 16 bytes of header, then the pixels row by row; 8 bytes, then a label each.
+    pixels = torch.frombuffer(
+        bytearray(_verified(folder / f"{half}-images-idx3-ubyte.gz")), dtype=torch.uint8, offset=16
+    )
+    labels = torch.frombuffer(
+        bytearray(_verified(folder / f"{half}-labels-idx1-ubyte.gz")), dtype=torch.uint8, offset=8
+    )
+    images = pixels.view(-1, 1, 28, 28)[:limit].float().div(127.5).sub(1)
     if size != 28:
         images = F.pad(images, (2, 2, 2, 2), value=-1.0)
     if size == 16:
         images = F.avg_pool2d(images, 2)
-    return Images(images, dataset.targets[:limit])
+    return Images(images, labels[:limit].long())
+
+
+def _expanded(path: str | Path, name: str) -> Path:
+    try:
+        return expanded(path)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def downloads(root: str | Path | None = None) -> Path:
+    """The folder for downloads: `root`, else $COURSE_DATA (unless it is empty), else data/downloads of the course.
+
+    A leading ~ stands for the home folder. Raises DataError if it stands for none, or if `root` is empty.
+    """
+    if root is not None:
+        return _expanded(root, "root")
+    chosen = variable("COURSE_DATA")
+    return _expanded(chosen, "COURSE_DATA") if chosen else DATA_DIR / "downloads"
+
+
+def why_not_written(folder: Path, archive: str, error: BaseException) -> str | None:
+    """One sentence with the way out if `folder` is what failed, not the network and not the file; else None."""
+    number = getattr(error, "errno", None)
+    elsewhere = "set COURSE_DATA to a folder of your own"
+    if number is not None and number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return f"The disk of {folder} is full: make room there, or {elsewhere} on another disk."
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    if not os.path.isdir(existing):
+        return f"{existing} is a file, not a folder: {elsewhere}."
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM) or not os.access(existing, os.W_OK):
+        if os.path.isfile(folder / archive):
+            return (
+                f"{archive} lies in {folder}, but this folder cannot be written to, so it cannot be unpacked there: have "
+                f"it unpacked there by the folder's owner, or {elsewhere} that holds a copy of {archive}."
+            )
+        return f"{folder} cannot be written to: {elsewhere}."
+    return None
 
 
 def _download(dataset_class: type, name: str, address: str, root: str | Path | None, **options):
     """Build a torchvision data set, downloading it if needed; DataError with the way out if that fails."""
-    folder = Path(root or os.environ.get("COURSE_DATA", DATA_DIR / "downloads"))
+    folder, archive = downloads(root), address.rsplit("/", 1)[1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return dataset_class(folder, download=True, **options)
     except (URLError, OSError, RuntimeError, EOFError) as error:
+        if reason := why_not_written(folder, archive, error):
+            raise DataError(f"{name} could not be loaded from {folder} ({error}). {reason}") from error
         raise DataError(
             f"{name} could not be loaded from {folder}. Address tried: {address} ({error}). Without network: fetch "
-            f"the file {address.rsplit('/', 1)[1]} on another machine and put it, still packed, into {folder} "
+            f"the file {archive} on another machine and put it, still packed, into {folder} "
             "(or set COURSE_DATA to the folder that holds it); a damaged copy must be deleted first."
         ) from error
 

@@ -37,12 +37,31 @@ PROFILES = {
 }
 
 
+def variable(name: str) -> str | None:
+    """The environment variable ``name``; None if it is unset, empty or blank."""
+    value = os.environ.get(name, "")
+    return value if value.strip() else None
+
+
+def expanded(path: str | Path) -> Path:
+    """``path`` as a Path, with a leading ~ or ~name replaced by the home folder it stands for.
+
+    Raises ValueError if no such home folder is known, or if the path is empty.
+    """
+    if not str(path).strip():
+        raise ValueError(f"a path is expected, got {str(path)!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"no home folder is known for {str(path)!r}: write the path out, without ~") from error
+
+
 def profile() -> Profile:
-    """The profile in force: $COURSE_PROFILE if set ("cpu" or "gpu"), else "gpu" where CUDA is available.
+    """The profile in force: $COURSE_PROFILE ("cpu" or "gpu") if set and not empty, else "gpu" where CUDA is available.
 
     Raises ValueError for another name, RuntimeError if "gpu" is asked for and there is none.
     """
-    name = os.environ.get("COURSE_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
+    name = variable("COURSE_PROFILE") or ("gpu" if torch.cuda.is_available() else "cpu")
     if name not in PROFILES:
         raise ValueError(f"COURSE_PROFILE must be one of {', '.join(PROFILES)}, got {name!r}")
     if name == "gpu" and not torch.cuda.is_available():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .data import DATA_DIR, DataError
+from .data import DataError, downloads, why_not_written
+from .environment import expanded, variable
 from .metrics import frechet_distance, inception_score
 
 ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -54,8 +54,11 @@ def load_inception(weights: str | Path | None = None, device: torch.device | str
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # needed for nothing else
 
-    given, name = weights or os.environ.get("COURSE_INCEPTION"), ADDRESS.rsplit("/", 1)[1]
-    path = Path(given or Path(os.environ.get("COURSE_DATA", DATA_DIR / "downloads")) / name)
+    given, name = weights or variable("COURSE_INCEPTION"), ADDRESS.rsplit("/", 1)[1]
+    try:
+        path = expanded(given) if given else downloads() / name
+    except ValueError as error:
+        raise DataError(f"The path of the Inception weights: {error}") from error
     try:
         if not given and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,8 @@ def load_inception(weights: str | Path | None = None, device: torch.device | str
         if found != SHA256:
             raise OSError(f"a damaged copy or another file: expected SHA-256 {SHA256}, found {found}")
     except (OSError, RuntimeError, HTTPException) as error:
+        if not given and (reason := why_not_written(path.parent, name, error)):
+            raise DataError(f"The Inception weights could not be loaded from {path} ({error}). {reason}") from error
         raise DataError(
             f"The Inception weights could not be loaded from {path} ({error}). Address: {ADDRESS}. Without network: "
             "fetch them there on another machine and give the file's path as `weights` or in COURSE_INCEPTION; a "

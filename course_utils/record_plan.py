@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from .data import DataError, Images, load_fashion_mnist
+from .command_line import place
+from .data import DATA_DIR, DataError, Images, load_fashion_mnist
 from .normalization import METHODS
 from .runs import (
     FolderInUse,
@@ -171,8 +172,8 @@ def thinned(record: Record, keep: bool) -> Record:
 def main() -> None:
     """Make the records that are missing in the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m course_utils.record_plan", description=__doc__)
-    parser.add_argument("folder", type=Path, help="for the records; judge.pt is read there")
-    parser.add_argument("--work", type=Path, default=Path("data/runs"), help="for checkpoints (default: %(default)s)")
+    parser.add_argument("folder", type=place, help="for the records; judge.pt is read there")
+    parser.add_argument("--work", type=place, default=DATA_DIR / "runs", help="for checkpoints (default: %(default)s)")
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names of runs")
     parser.add_argument("--list", action="store_true", help="say what is there and what is missing, and train nothing")
     options = parser.parse_args()

@@ -11,13 +11,13 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from .command_line import place
 from .data import load_fashion_mnist
 from .environment import environment_report
 from .recurrent import (
@@ -123,7 +123,7 @@ def rounded(values: Tensor) -> list[float]:
 def main() -> None:
     """Make every run and write the record named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m course_utils.recurrent_records", description=__doc__)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=place)
     file, begin = parser.parse_args().file, time.process_time()
     starts = [(kind, K, seed) for kind in STARTS for K in GAINS for seed in SEEDS]
     record = {"gains": GAINS, "seeds": len(SEEDS), "starts": STARTS, "window": {}, "tasks": {}, "hundred": {}}

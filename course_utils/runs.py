@@ -30,7 +30,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from .data import Images
-from .environment import environment_report
+from .environment import environment_report, expanded
 from .metrics import (
     features_of,
     frechet_distance,
@@ -110,7 +110,7 @@ def save_checkpoint(run: Run, path: str | Path, extra: dict | None = None) -> No
         "curves": run.curves[:, : run.step].cpu(), "rng": run.rng.get_state(),
         **{part: getattr(run, part).state_dict() for part in PARTS},
     }  # fmt: skip
-    with written_whole(Path(path)) as file:
+    with written_whole(expanded(path)) as file:
         torch.save(state, file)
 
 
@@ -119,7 +119,7 @@ def read_checkpoint(path: str | Path) -> dict:
 
     Raises RunError for a missing, truncated or otherwise damaged file.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise RunError(f"there is no checkpoint at {path}")
     try:
@@ -307,7 +307,7 @@ def make_record(
 
 def save_record(record: Record, path: str | Path) -> None:
     """Write a record as a compressed numpy archive; `about` lies in it as JSON. Raises RunError if the disk refuses."""
-    with written_whole(Path(path)) as file:
+    with written_whole(expanded(path)) as file:
         np.savez_compressed(file, about=np.array(json.dumps(record.about)), **record.arrays)
 
 
@@ -416,7 +416,7 @@ def train_in_folder(
     for batch in (config.batch_size, config.generator_batch):
         if batch % world_size():
             raise ValueError(f"the batch of {batch} must be a multiple of the {world_size()} processes")
-    folder, writes = Path(folder), rank() == 0
+    folder, writes = expanded(folder), rank() == 0
     checkpoint, record_file, samples_file = (folder / name for name in FILES)
     marks = {round(config.steps * k / (n_measurements - 1)) for k in range(n_measurements)}
     command = "a notebook" if "ipykernel" in sys.modules else shlex.join(["python", *sys.orig_argv[1:]])

@@ -110,11 +110,16 @@ def main(arguments: list[str]) -> int:
     lectures = sorted(path for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb") if path.name.startswith(wanted))
     if not lectures:
         parser.error(f"no lecture in notebooks/ begins with {' or '.join(wanted)}")
-    copy_mathjax(options.out / "mathjax")
-    for path in lectures:
-        page = options.out / f"{path.stem}.html"
-        page.write_text(deck(nbformat.read(path, as_version=4), options.solutions), encoding="utf-8")
-        print("wrote", page)
+    try:
+        folder = options.out.expanduser()
+        copy_mathjax(folder / "mathjax")
+        for path in lectures:
+            page = folder / f"{path.stem}.html"
+            page.write_text(deck(nbformat.read(path, as_version=4), options.solutions), encoding="utf-8")
+            print("wrote", page)
+    except (OSError, RuntimeError, shutil.Error) as error:  # RuntimeError: a ~ that stands for no home folder
+        print(f"error: the decks cannot be made in {options.out} ({error})", file=sys.stderr)
+        return 1
     return 0
 
 

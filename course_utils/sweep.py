@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from .data import DataError, Images, load_fashion_mnist
+from .command_line import place
+from .data import DATA_DIR, DataError, Images, load_fashion_mnist
 from .models import SmallClassifier
 from .normalization import METHODS
 from .runs import Judge, RunError, make_judge, read_checkpoint, train_in_folder, written_whole
@@ -44,8 +45,8 @@ def plan() -> dict[str, Config]:
 def main() -> None:
     """Make the records that are missing in the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m course_utils.sweep", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--work", type=Path, default=Path("data/runs"), help="for checkpoints (default: %(default)s)")
+    parser.add_argument("folder", type=place)
+    parser.add_argument("--work", type=place, default=DATA_DIR / "runs", help="for checkpoints (default: %(default)s)")
     parser.add_argument(
         "--part",
         type=int,

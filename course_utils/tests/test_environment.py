@@ -99,3 +99,20 @@ def test_python_versions(version, fine, monkeypatch):
 def test_widths_on_a_gpu_are_those_of_the_paper():
     """Table 3: 64 channels; Table 4: 128 in D."""
     assert (PROFILES["gpu"].width_of("cnn"), PROFILES["gpu"].width_of("resnet")) == (64, 128)
+
+
+@pytest.mark.parametrize("value", ["", " ", "\t"])
+def test_an_empty_or_blank_variable_counts_as_unset(value, no_gpu, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", value)
+    assert environment.variable("COURSE_PROFILE") is None and profile().name == "cpu"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert environment.expanded("~/runs") == environment.expanded(Path("~/runs")) == tmp_path / "runs"
+    assert environment.expanded("runs/~") == Path("runs/~")
+    with pytest.raises(ValueError, match="no home folder is known for '~nobody-of-this-name/x'"):
+        environment.expanded("~nobody-of-this-name/x")
+    with pytest.raises(ValueError, match="a path is expected, got ''"):
+        environment.expanded("")

@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -127,3 +129,92 @@ def test_points(course):
     nbgrader("export")
     with open("grades.csv", newline="", encoding="utf-8") as file:
         assert {row["student_id"]: float(row["score"]) for row in csv.DictReader(file)} == expected
+
+
+def code(source, **metadata):
+    return nbformat.v4.new_code_cell(source, metadata=metadata)
+
+
+def copied(cell):
+    """A cell as JupyterLab pastes it: the metadata comes along."""
+    return code(cell.source, **json.loads(json.dumps(cell.metadata)))
+
+
+def test_accidents_cost_nothing_and_tricks_give_nothing(course):
+    nbgrader("generate_assignment", "notebooks", f"--notebook={LECTURE}", "--force")
+    lecture = nbformat.read(exercises.NOTEBOOKS / f"{LECTURE}.ipynb", as_version=4)
+    answers = {id: cell.source for id, cell in nbgrader_cells(lecture, "solution").items()}
+    points = {id: cell.metadata.nbgrader.points for id, cell in nbgrader_cells(lecture, "grade").items()}
+    (first, second, third, *_), full = points, sum(points.values())
+
+    def solved(change):
+        def both(nb, solutions, checks):
+            for id, answer in answers.items():
+                solutions[id].source = answer
+            change(nb, solutions, checks)
+
+        return both
+
+    def setup(nb):
+        return next(cell for cell in nb.cells if cell.id == "setup")
+
+    def before(nb, cell, *new):
+        nb.cells[nb.cells.index(cell) : nb.cells.index(cell)] = new
+
+    def copies(nb, solutions, checks):
+        before(nb, solutions[first], copied(checks[first]))  # a copy before, one behind, one of a solution,
+        nb.cells += [copied(checks[second]), copied(solutions[third]), copied(setup(nb))]
+        foreign = {**checks[first].metadata.nbgrader, "grade_id": "check-02-foreign"}
+        nb.cells.append(code("check('02-foreign', None)", nbgrader=foreign))  # one from another lecture
+        for role in checks[second].metadata.nbgrader, solutions[second].metadata.nbgrader:
+            del role["schema_version"]
+
+    def moved(nb, solutions, checks):
+        nb.cells.remove(checks[first])
+        before(nb, solutions[first], checks[first])
+        nb.cells.append(nb.cells.pop(nb.cells.index(setup(nb))))  # the setup at the end
+        nb.cells.remove(checks[second])  # lost as the last cells of a notebook may be
+        nb.cells.remove(checks[third])
+
+    def edited_setup(nb, solutions, checks):
+        setup(nb).source = "import os\nANSWERS = 3\nimport no_such_package"
+        solutions[first].source = "assert ANSWERS == 3\n" + solutions[first].source  # what it defines is there
+
+    def deleted_setup(nb, solutions, checks):
+        nb.cells.remove(setup(nb))
+        nb.nbformat_minor = 4
+        for cell in nb.cells:
+            del cell["id"]
+
+    def noise(nb, solutions, checks):
+        name = re.search(r"def (\w+)", solutions[first].source)[1]
+        loud = f"\n_quiet = {name}\ndef {name}(*a, **k):\n    import os\n    os.write(2, b'noise')\n    return _quiet(*a, **k)"
+        solutions[first].source += loud
+        before(nb, checks[second], code("check = None"))
+
+    def dead(nb, solutions, checks):
+        stub = nbgrader_cells(released, "solution")[second].source
+        solutions[second].source = stub.replace(exercises.STUB, "import os; os._exit(1)")  # dies in its check
+        before(nb, solutions[third], code("import os\nos._exit(1)"))
+        deaf = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+        nb.cells.append(code(deaf))
+        nb.cells.append(nb.cells.pop(nb.cells.index(checks[first])))  # still right after all that
+
+    def tricks(nb, solutions, checks):
+        before(nb, solutions[first], code("check = print\nimport os\nos.environ.pop('NBGRADER_EXECUTION', None)"))
+        for cell in checks.values():
+            cell.metadata["tags"] = ["skip-execution"]
+
+    released = nbformat.read(course / "release" / "notebooks" / f"{LECTURE}.ipynb", as_version=4)
+    changes = [solved(change) for change in (copies, moved, edited_setup, deleted_setup, noise, dead)] + [tricks]
+    students = ["copies", "moved", "edited", "deleted", "noise", "dead", "tricks"]
+    for student, change in zip(students, changes):
+        submit(course, student, change)
+        nbgrader("autograde", "notebooks", f"--notebook={LECTURE}", f"--student={student}", "--Execute.timeout=15")
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
+        found = {s: gradebook.find_submission_notebook(LECTURE, "notebooks", s).score for s in students}
+    assert found == dict.fromkeys(students, full) | {"dead": full - points[second], "tricks": 0}
+
+    nbgrader("generate_feedback", "notebooks", f"--notebook={LECTURE}", "--student=dead")
+    page = (course / "feedback" / "dead" / "notebooks" / f"{LECTURE}.html").read_text(encoding="utf-8")
+    assert "The kernel was lost in cell" in page
