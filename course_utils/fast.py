@@ -1,8 +1,8 @@
 """The same two updates, faster on a GPU: one pass over real and generated images, low precision, compilation.
 
 ``train(config, images, updates=fast_updates(config))`` is the loop of training.py with its networks wrapped. In float32
-the result agrees with the plain one up to rounding (a test compares them). sigma is always computed in float32: low
-precision would put it off by some tenths of a percent in either direction (lecture 05).
+the result agrees with the plain one up to rounding (a test compares them). sigma is always computed in float32:
+products in low precision put it off by some tenths of a percent, in either direction (lecture 05).
 """
 
 from __future__ import annotations
