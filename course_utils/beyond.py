@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .spectral import check_tensor
+from .validation import require_tensor
 
 MUON = (3.4445, -4.7750, 2.0315)  # a, b, c of Muon's Newton-Schulz round (Jordan et al. 2024)
 GAMES = ("wasserstein", "saturating", "non-saturating", "wgan-gp", "r1")
@@ -33,7 +33,7 @@ def pushes(score: Tensor, game: str) -> tuple[Tensor, Tensor]:
 
 
 def _halves(y: Tensor) -> tuple[Tensor, Tensor]:
-    check_tensor(y, "y", "a state (..., 2d)", 1, finite=False)
+    require_tensor(y, "y", "a state (..., 2d)", 1, finite=False)
     if y.shape[-1] % 2:
         raise ValueError(f"y must be a state (theta, d) with an even number of entries, got {tuple(y.shape)}")
     return y.chunk(2, dim=-1)
@@ -115,7 +115,7 @@ def certified_radius(logits: Tensor, labels: Tensor, K: float) -> Tensor:
 
     logits: (N, classes); labels: (N); K: Lipschitz norm of x -> logits. N radii (Tsuzuku, Sato & Sugiyama 2018).
     """
-    check_tensor(logits, "logits", "a batch of scores (N, classes)", 2, 2)
+    require_tensor(logits, "logits", "a batch of scores (N, classes)", 2, 2)
     if not K > 0:
         raise ValueError(f"K must be positive, got {K}")
     own = logits.gather(1, labels[:, None])[:, 0]
@@ -129,7 +129,7 @@ def gram_bound(weight: Tensor, k: int) -> Tensor:
     It is (sum of sigma_i^p)^(1/p) with p = 2^(k+1): at least sigma, and at most min(m, n)^(1/p) sigma.
     weight: (..., m, n), not zero; one bound for each matrix.
     """
-    check_tensor(weight, "weight", "a matrix (..., m, n)", 2)
+    require_tensor(weight, "weight", "a matrix (..., m, n)", 2)
     if k < 0:
         raise ValueError(f"k must be 0 or more, got {k}")
     log_scale = 0.0  # the Gram matrix reached so far is exp(log_scale) times `weight`
