@@ -65,8 +65,8 @@ def require_whole(value: object, name: str, at_least: int = 1) -> int:
 def require_counts(**counts: int | None) -> None:
     """Raise ValueError unless each of the arguments, by its name, is None or a whole number of 1 or more."""
     for name, count in counts.items():
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"{name} must be a whole number, 1 or more, got {count!r}")
+        if count is not None:
+            require_whole(count, name)
 
 
 def require_range(images: Tensor, name: str = "images") -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils.classroom import setup_cell
-from course_utils.classroom.setup_cell import LOCKED, NOTEBOOKS, SETUP, with_setup
+from course_utils.classroom.setup_cell import LOCKED, NOTEBOOKS, SETUP, setup_cell, with_setup
 
 ROOT = NOTEBOOKS.parent
 PAGES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) + sorted(NOTEBOOKS.glob("exercises/[0-9][0-9]_*.ipynb"))

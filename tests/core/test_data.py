@@ -8,14 +8,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
-from torchvision import datasets
 
 from course_utils.data import (
     DATA_DIR,
@@ -23,10 +20,7 @@ from course_utils.data import (
     FASHION_SHA256,
     DataError,
     Images,
-    grid_of_gaussians,
-    load_cifar10,
     load_fashion_mnist,
-    load_stl10,
     ring_of_gaussians,
 )
 
@@ -220,77 +214,6 @@ def test_no_network_is_touched(copy, monkeypatch):
     load_fashion_mnist(28, train=False, limit=1, root=copy)
 
 
-# ---- CIFAR-10 and STL-10, with and without network
-
-
-def no_network(*args, **kwargs):
-    raise URLError("no network")
-
-
-@pytest.mark.parametrize(
-    "load, dataset, name", [(load_cifar10, datasets.CIFAR10, "CIFAR-10"), (load_stl10, datasets.STL10, "STL-10")]
-)
-def test_without_network_the_message_names_file_address_and_way_out(load, dataset, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    with pytest.raises(DataError) as caught:
-        load(root=tmp_path / "new")
-    message = str(caught.value)
-    for part in (name, dataset.url, dataset.url.rsplit("/", 1)[1], str(tmp_path / "new"), "COURSE_DATA", "no network"):
-        assert part in message
-    assert "another machine" in message
-
-
-def test_downloads_go_to_the_folder_of_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "elsewhere"))
-    with pytest.raises(DataError, match="elsewhere"):
-        load_cifar10()
-    assert (tmp_path / "elsewhere").is_dir()
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="CIFAR-10 could not be loaded from"):
-        load_cifar10(root=tmp_path / "file")
-
-
-def test_a_damaged_download_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    (tmp_path / datasets.CIFAR10.filename).write_bytes(b"half of it")
-    with pytest.raises(DataError, match="a damaged copy must be deleted first"):
-        load_cifar10(root=tmp_path)
-
-
-def test_cifar10_tensors(monkeypatch, tmp_path):
-    class Stub:
-        url = datasets.CIFAR10.url
-
-        def __init__(self, root, download, train):
-            pixels = torch.arange(6 * 32 * 32 * 3).view(6, 32, 32, 3) % 256
-            self.data, self.targets = pixels.to(torch.uint8).numpy(), [3, 1, 4, 1, 5, 9]
-
-    monkeypatch.setattr(datasets, "CIFAR10", Stub)
-    images, labels = load_cifar10(limit=4, root=tmp_path)
-    assert images.shape == (4, 3, 32, 32) and images.is_contiguous() and labels.tolist() == [3, 1, 4, 1]
-    assert float(images[0, 1, 0, 2]) == pytest.approx(7 / 127.5 - 1)  # pixel (0, 2), channel 1: byte 2*3+1
-    assert images.min() >= -1 and images.max() <= 1
-
-
-def test_stl10_tensors(monkeypatch, tmp_path):
-    class Stub:
-        url = datasets.STL10.url
-
-        def __init__(self, root, download, split):
-            assert split == "unlabeled"
-            self.data = (torch.arange(5 * 3 * 96 * 96).view(5, 3, 96, 96) % 251).to(torch.uint8).numpy()
-
-    monkeypatch.setattr(datasets, "STL10", Stub)
-    images, labels = load_stl10(limit=3, root=tmp_path)
-    pixels = torch.from_numpy(Stub(tmp_path, True, "unlabeled").data[:3]).float() / 127.5 - 1
-    torch.testing.assert_close(images, F.avg_pool2d(pixels, 2))
-    assert images.shape == (3, 3, 48, 48) and labels.tolist() == [-1, -1, -1]
-
-
 # ---- toy distributions
 
 
@@ -313,19 +236,9 @@ def test_ring_visits_all_modes_evenly_with_its_spread():
     assert torch.allclose(spread.std(0), torch.tensor([0.05, 0.05]), rtol=0.05)
 
 
-def test_grid_is_centred_and_complete():
-    x = grid_of_gaussians(5000, side=3, spacing=2.0, std=0.0, generator=torch.Generator().manual_seed(0))
-    assert sorted({tuple(point) for point in x.tolist()}) == [
-        (a, b) for a in (-2.0, 0.0, 2.0) for b in (-2.0, 0.0, 2.0)
-    ]
-    spread = grid_of_gaussians(5000, side=1, std=0.3, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(spread.std(0), torch.tensor([0.3, 0.3]), rtol=0.05) and spread.mean().abs() < 0.02
-
-
-@pytest.mark.parametrize("sample", [ring_of_gaussians, grid_of_gaussians])
-def test_toys_are_repeatable_and_leave_the_global_state_alone(sample):
+def test_the_toy_is_repeatable_and_leaves_the_global_state_alone():
     state = torch.get_rng_state()
-    first, second, other = (sample(10, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    first, second, other = (ring_of_gaussians(10, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -339,20 +252,18 @@ def test_bad_sizes_are_named(size):
         load_fashion_mnist(size)
 
 
-@pytest.mark.parametrize("load", [load_fashion_mnist, load_cifar10, load_stl10])
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "3"])
-def test_bad_limits_are_named_before_anything_is_loaded(load, limit, tmp_path):
+def test_bad_limits_are_named_before_anything_is_loaded(limit, tmp_path):
     with pytest.raises(ValueError, match=f"limit must be a whole number, 1 or more, got {limit!r}"):
-        load(limit=limit, root=tmp_path)
+        load_fashion_mnist(limit=limit, root=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5])
 def test_bad_toy_counts_are_named(bad):
-    for sample, name in ((ring_of_gaussians, "modes"), (grid_of_gaussians, "side")):
-        for options in ({"n": bad}, {"n": 5, name: bad}):
-            with pytest.raises(ValueError, match=f"must be a whole number, 1 or more, got {bad}"):
-                sample(**options)
+    for options in ({"n": bad}, {"n": 5, "modes": bad}):
+        with pytest.raises(ValueError, match=f"must be a whole number, 1 or more, got {bad}"):
+            ring_of_gaussians(**options)
 
 
 def test_images_is_a_pair():

@@ -18,13 +18,13 @@ from course_utils.lipschitz import (
     jacobian_norm,
     layer_bounds,
     product_bound,
-    require_batch,
     rounded_lower_bound,
     sampled_lower_bound,
 )
+from course_utils.methods import normalize
 from course_utils.models import cnn_discriminator, mlp
-from course_utils.normalization import normalize
 from course_utils.spectral import conv_norm
+from course_utils.validation import require_batch
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)

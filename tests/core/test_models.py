@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from course_utils.methods import METHODS, normalize
 from course_utils.models import (
     DownBlock,
     ResNetDiscriminator,
@@ -22,7 +23,7 @@ from course_utils.models import (
     resnet_generator,
     sample_noise,
 )
-from course_utils.normalization import METHODS, linear_layers, normalize
+from course_utils.spectral import linear_layers
 
 SIZES = {16: (4, 2), 28: (7, 2), 32: (4, 3), 48: (6, 3)}
 
@@ -226,7 +227,7 @@ def test_bad_mlp_sizes_are_named(sizes):
 
 
 def test_no_noise_is_an_error():
-    with pytest.raises(ValueError, match="n must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="n must be a whole number, 1 or more, got 0"):
         sample_noise(0, 3)
 
 

@@ -14,21 +14,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from course_utils.methods import METHODS, normalize, other_weights
 from course_utils.normalization import (
-    METHODS,
     SpectralNorm,
     clip_singular_values,
     clip_weights_,
     gradient_penalty,
-    linear_layers,
-    normalize,
     orthonormal_penalty,
-    other_weights,
     spectral_norm,
     spectral_norm_gain,
     weight_norm,
 )
-from course_utils.spectral import output_dim, weight_matrix
+from course_utils.spectral import linear_layers, output_dim, weight_matrix
 
 torch_spectral_norm = parametrizations.spectral_norm
 quick = settings(max_examples=30, deadline=None, derandomize=True)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from course_utils.normalization import clip_weights_, normalize, orthonormal_penalty, spectral_norm
+from course_utils.methods import normalize
+from course_utils.normalization import clip_weights_, orthonormal_penalty, spectral_norm
 from course_utils.spectral import (
     compare_with_exact,
     conv_norm,
@@ -21,7 +22,6 @@ from course_utils.spectral import (
     output_dim,
     power_iteration,
     power_iteration_step,
-    require_matrix,
     spectra,
     spectral_norm_gradient,
     stable_rank,
@@ -29,6 +29,7 @@ from course_utils.spectral import (
     used_weight,
     weight_matrix,
 )
+from course_utils.validation import require_matrix
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 sides, seeds = st.integers(1, 12), st.integers(0, 10**6)

@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 import json
-import sys
 
 import pytest
 import torch
-from test_training import TINY, images
+from helpers import TINY, images
 
 from course_utils.long_runs import benchmark
 from course_utils.long_runs.fast import Fast, fast_updates, used_parameters
 from course_utils.long_runs.parallel import Processes
-from course_utils.normalization import METHODS, SpectralNorm, linear_layers
-from course_utils.training import Config, Run, build_models, train
+from course_utils.methods import METHODS
+from course_utils.normalization import SpectralNorm
+from course_utils.spectral import linear_layers
+from course_utils.training import PLAIN, Config, Run, build_models, train
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
@@ -100,17 +101,15 @@ def test_other_precisions_are_named():
 
 
 def test_one_process_is_no_different_from_none():
-    _, D = build_models(Config(**TINY))
-    processes = Processes(D, D)
-    batch = images(6)
-    assert processes.discriminator is D and torch.equal(processes.share(batch)[0], batch)
-    assert torch.equal(processes.mean(batch), batch)
+    run = Run.start(Config(**TINY))
+    processes, batch = Processes(run, PLAIN), images(6)
+    assert processes.discriminator is run.discriminator and torch.equal(processes.share(batch)[0], batch)
+    assert processes.updates is PLAIN
 
 
 def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
     tiny = ["--profile", "cpu", "--architecture", "resnet", "--width", "4", "--batch-size", "2", "--rounds", "1"]
-    monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, "--repeats", "1", "--output", str(tmp_path / "b.json")])
-    benchmark.main()
+    benchmark.main([*tiny, "--repeats", "1", "--output", str(tmp_path / "b.json")])
     shown, result = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
     assert set(METHODS) | {benchmark.TORCHS} <= set(result["images_per_second"])
     assert all(f"\n{method} " in shown for method in METHODS) and "time over torch's" in shown
@@ -119,9 +118,8 @@ def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
         "spectral_norm, bfloat16"
     )
     for options, message in [(["--size", "17"], "got 17"), (["--rounds", "0"], "1 or more, got '0'")]:
-        monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, *options])
         with pytest.raises(SystemExit) as stop:
-            benchmark.main()
+            benchmark.main([*tiny, *options])
         assert stop.value.code == 2 and message in capsys.readouterr().err
 
 

@@ -13,17 +13,10 @@ from torchvision import datasets
 
 from course_utils import data
 from course_utils.classroom import exercises, slides
-from course_utils.data import (
-    DATA_DIR,
-    DataError,
-    downloads,
-    load_cifar10,
-    load_fashion_mnist,
-    load_stl10,
-    why_not_written,
-)
+from course_utils.data import DATA_DIR, DataError, load_fashion_mnist
 from course_utils.long_runs import command_line, inception
 from course_utils.long_runs.checkpoint import read_checkpoint
+from course_utils.long_runs.datasets import downloads, load_cifar10, load_stl10, why_not_written
 from course_utils.long_runs.files import written_whole
 from course_utils.records import RunError
 
@@ -171,9 +164,9 @@ def test_a_tilde_in_the_folders_of_runs(home, capsys):
         assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["sweep", "record_plan"])
-def test_checkpoints_go_into_the_course_from_wherever_it_is_called(module, tmp_path):
-    command = [sys.executable, "-m", f"course_utils.{module}", "--help"]
+@pytest.mark.parametrize("name", ["sweep", "record"])
+def test_checkpoints_go_into_the_course_from_wherever_it_is_called(name, tmp_path):
+    command = [sys.executable, "-m", "course_utils", name, "--help"]
     settings = {**os.environ, "PYTHONPATH": str(DATA_DIR.parent), "COLUMNS": "500"}
     shown = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=120)
     assert f"for checkpoints (default: {DATA_DIR / 'runs'})" in shown.stdout, shown.stderr

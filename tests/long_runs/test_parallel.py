@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, loopback_works
-from test_runs import assert_same
+from helpers import ROOT, assert_same, loopback_works
 
 from course_utils.long_runs import parallel
 from course_utils.long_runs.checkpoint import read_checkpoint
@@ -18,7 +17,17 @@ from course_utils.long_runs.command_line import main
 from course_utils.long_runs.folder import train_in_folder
 from course_utils.long_runs.parallel import SyncedBatchNorm
 from course_utils.records import load_record
-from course_utils.training import Config, Setting, Updates, build_models, train, update_discriminator, update_generator
+from course_utils.training import (
+    PLAIN,
+    Config,
+    Run,
+    Setting,
+    Updates,
+    build_models,
+    train,
+    update_discriminator,
+    update_generator,
+)
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -27,7 +36,8 @@ def train_all(methods, images):
     """Train a few steps with each method and keep what this process holds at the end, in the working folder."""
     for name in methods:
         config = Config(name, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
-        run = train(config, images)
+        run = Run.start(config)
+        train(config, images, run=run, updates=parallel.Processes(run, PLAIN).updates)
         state = {
             **{f"G {name}": value for name, value in run.generator.state_dict().items()},
             **{f"D {name}": value for name, value in run.discriminator.state_dict().items()},
@@ -62,7 +72,7 @@ pytestmark = [
 def run(command, folder):
     if not loopback_works():
         pytest.skip("torchrun's processes talk over 127.0.0.1, which this machine cannot reach")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -15,9 +15,9 @@ from course_utils import training
 from course_utils.data import DATA_DIR, load_fashion_mnist
 from course_utils.long_runs import record_plan, sweep
 from course_utils.long_runs.sweep import plan
+from course_utils.methods import METHODS
 from course_utils.metrics import features_of, frechet_distance
 from course_utils.models import SmallClassifier, sample_noise
-from course_utils.normalization import METHODS
 from course_utils.records import load_record, make_judge
 from course_utils.training import CURVES, SETTINGS, Config, build_models
 
@@ -101,7 +101,9 @@ def test_each_record_is_what_its_name_says(name):
     about = record.about
     assert record.config == PLAN[name]
     assert (
-        about["command"].startswith("python -m course_utils.long_runs.sweep data/recorded_runs")
+        about["command"].startswith(
+            ("python -m course_utils.sweep data/recorded_runs", "python -m course_utils sweep data/recorded_runs")
+        )
         and about["seconds"] > 0
     )
     assert {"torch", "Python"} <= set(about["environment"]) and "threads" in about["environment"]["device"]

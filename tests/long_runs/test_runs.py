@@ -1,4 +1,4 @@
-"""runs.py: checkpoints that resume bit by bit, files written whole or not at all, records that can be read again."""
+"""Runs on disk: checkpoints that resume bit by bit, files written whole or not at all, records that can be read again."""
 
 import dataclasses
 import functools
@@ -17,28 +17,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, TINY, assert_same, images
 
-from course_utils import runs, training
+from course_utils import training
 from course_utils.environment import PROFILES
-from course_utils.long_runs import sweep
+from course_utils.long_runs import command_line, folder, sweep
 from course_utils.long_runs.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from course_utils.long_runs.command_line import configuration, load_images, main, parser
+from course_utils.long_runs.command_line import configuration, main, parser
+from course_utils.long_runs.datasets import load_images
 from course_utils.long_runs.fast import fast_updates
-from course_utils.long_runs.files import written_whole
+from course_utils.long_runs.files import reserved, written_whole
 from course_utils.long_runs.folder import train_in_folder
-from course_utils.long_runs.recording import measure
+from course_utils.long_runs.recording import make_record, measure
 from course_utils.models import SmallClassifier
 from course_utils.records import Judge, RunError, load_record
 from course_utils.spectral import spectra
-from course_utils.training import AUTHORS, Config, Run, Setting, Updates, train
+from course_utils.training import AUTHORS, Config, Run, Setting, Updates, train, update_generator
 
-TINY = {"width": 4, "d_z": 6, "batch_size": 4, "steps": 6}
-
-
-def images(n=32):
-    coarse = torch.randn(n, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return torch.nn.functional.interpolate(coarse, 16, mode="bilinear").tanh()
+TINY = {**TINY, "steps": 6}
 
 
 def judge():
@@ -46,22 +42,6 @@ def judge():
         torch.manual_seed(0)
         classifier = SmallClassifier().eval()
     return Judge(classifier, torch.randn(200, 64, generator=torch.Generator().manual_seed(1)), n_samples=100)
-
-
-def flat(state, prefix=""):
-    """Every tensor and number of a nested state, by its path."""
-    if isinstance(state, dict):
-        return {k: v for key, value in state.items() for k, v in flat(value, f"{prefix}/{key}").items()}
-    if isinstance(state, list | tuple):
-        return {k: v for i, value in enumerate(state) for k, v in flat(value, f"{prefix}/{i}").items()}
-    return {prefix: state}
-
-
-def assert_same(a, b):
-    a, b = ({k: v for k, v in flat(state).items() if k != "/seconds"} for state in (a, b))
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        assert torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key], key
 
 
 # ---- checkpoints
@@ -275,11 +255,11 @@ def test_a_weight_that_is_not_finite_never_replaces_a_good_checkpoint(tmp_path):
 
 def test_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RunError, match=r"cannot be the folder of a run"):
-            train_in_folder(Config(**TINY), images(), folder, progress=0)
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match=r"cannot be the place of a run"):
+            train_in_folder(Config(**TINY), images(), place, progress=0)
         with pytest.raises(RunError, match="could not be written .*there is no previous one"):
-            save_checkpoint(Run.start(Config(**TINY)), folder / "c.pt")
+            save_checkpoint(Run.start(Config(**TINY)), place / "c.pt")
 
 
 # ---- measurements and records
@@ -304,7 +284,7 @@ def test_measure_tells_of_samples_and_of_the_weights_in_use():
     spoilt = measure(run, judge(), n_images=5)
     assert spoilt["distance"].isnan() and spoilt["score"].isnan()
     early = {name: value for name, value in row.items() if name in without}  # from the time before there was a judge
-    record = runs.make_record(run, [early, row, spoilt], judge(), "test", "plain float32 loop")
+    record = make_record(run, [early, row, spoilt], judge(), "test", "plain float32 loop")
     assert record["distance"][1] == row["distance"] and np.isnan(record["distance"][[0, 2]]).all()
 
 
@@ -331,7 +311,7 @@ def test_a_run_in_a_folder_leaves_checkpoint_record_and_samples(tmp_path, capsys
 def test_long_curves_are_averaged_over_stretches():
     run = Run.start(Config(**{**TINY, "steps": 10}))
     run.curves[0], run.step = torch.arange(10.0), 9
-    record = runs.make_record(run, [], None, "test", "plain float32 loop", n_points=3)
+    record = make_record(run, [], None, "test", "plain float32 loop", n_points=3)
     assert record["d_loss"].tolist() == [1, 4, 7] and record["curve_step"].tolist() == [3, 6, 9]
     assert record.about["curve_mean_over"] == 3
 
@@ -350,9 +330,8 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
         train_in_folder(Config(**TINY), images(), tmp_path / "new", resume=True)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="folders are not locked on Windows")
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    with runs.reserved(tmp_path / "run"):
+    with reserved(tmp_path / "run"):
         for resume in (False, True):
             with pytest.raises(RunError, match="another process is training in .*run; wait for it, or choose another"):
                 train_in_folder(Config(**TINY), images(), tmp_path / "run", resume=resume, progress=0)
@@ -362,8 +341,8 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
 def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path):
     for options, message in [
-        ({"n_measurements": 1}, "n_measurements must be 2 or more, got 1"),
-        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more, got 0"),
+        ({"n_measurements": 1}, "n_measurements must be a whole number, 2 or more, got 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be a whole number, 1 or more, got 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             train_in_folder(Config(**TINY), images(), tmp_path / "x", progress=0, **options)
@@ -371,14 +350,14 @@ def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path):
 
 
 def test_the_checkpoint_is_written_first_and_the_record_can_be_made_from_it(tmp_path, monkeypatch, capsys):
-    config, save = Config(**TINY), runs.save_record
+    config, save = Config(**TINY), folder.save_record
 
     def fail_at_the_end(record, path):
         if record.about["steps_done"] == 6:
             raise RunError("no room for the record")
         save(record, path)
 
-    monkeypatch.setattr(runs, "save_record", fail_at_the_end)
+    monkeypatch.setattr(folder, "save_record", fail_at_the_end)
     with pytest.raises(RunError, match="no room"):
         train_in_folder(config, images(), tmp_path, judge(), progress=0)
     monkeypatch.undo()
@@ -476,21 +455,18 @@ def test_records_hold_no_code(tmp_path):
         load_record(tmp_path / "r.npz")
 
 
-def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, capsys, monkeypatch):
-    update = training.update_generator
-
+def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, capsys):
     def with_interrupt(*args):
         signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return update_generator(*args)
 
     config = Config(**TINY)
     handler, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(training, "update_generator", with_interrupt)
-    run = train_in_folder(config, images(), tmp_path, judge(), n_measurements=2, progress=0)
+    stopping = Updates(generator=with_interrupt)
+    run = train_in_folder(config, images(), tmp_path, judge(), n_measurements=2, progress=0, updates=stopping)
     assert run.step == 1 and "stopped after update 1 of 6" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is handler and signal.getsignal(signal.SIGTERM) is terminate
     assert load_record(tmp_path / "record.npz").about["steps_done"] == 1
-    monkeypatch.setattr(training, "update_generator", update)
     resumed = train_in_folder(config, images(), tmp_path, judge(), resume=True, n_measurements=2, progress=0)
     whole = train_in_folder(config, images(), tmp_path / "whole", judge(), n_measurements=2, progress=0)
     assert resumed.curve("d_loss") == whole.curve("d_loss")
@@ -498,15 +474,15 @@ def test_the_stop_button_ends_after_the_update_and_keeps_everything(tmp_path, ca
 
 
 def test_a_second_ctrl_c_breaks_off_at_once_and_keeps_the_last_checkpoint(tmp_path, monkeypatch, capsys):
-    update, calls = training.update_generator, []
+    calls = []
 
     def impatient(*args):
         calls.append(1)
         for _ in range(2 if len(calls) == 4 else 0):
             signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return update_generator(*args)
 
-    monkeypatch.setattr(training, "update_generator", impatient)
+    monkeypatch.setattr(command_line, "PLAIN", Updates(generator=impatient))
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
     torch.save(pixels(), tmp_path / "images.pt")
     with pytest.raises(SystemExit) as stop:
@@ -532,7 +508,7 @@ def start(folder, *more):
     for name in ("IPython", "ipywidgets", "jupyterlab", "nbformat", "matplotlib"):
         (folder / f"{name}.py").write_text("raise ImportError('not needed for training')")
     return subprocess.Popen(
-        [sys.executable, "-m", "course_utils.training", *arguments(folder, *more)],
+        [sys.executable, "-m", "course_utils", "train", *arguments(folder, *more)],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -597,10 +573,9 @@ def test_labelled_images_of_ones_own_are_judged_the_others_not(tmp_path, monkeyp
 
 @pytest.mark.parametrize("part, message", [((5, 2), "1, got 5"), ((2, 2), "1, got 2"), ((-1, 2), "1, got -1")])
 def test_a_part_of_the_sweep_that_would_leave_runs_out_is_named(part, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sweep", str(tmp_path), "--part", *map(str, part)])
     monkeypatch.setattr(sweep, "load_fashion_mnist", lambda size: pytest.fail("not refused"))
     with pytest.raises(SystemExit) as stop:
-        sweep.main()
+        sweep.main([str(tmp_path), "--part", *map(str, part)])
     assert stop.value.code == 2 and f"--part: K must be 0 to N - 1 = {message}" in capsys.readouterr().err
 
 
@@ -668,7 +643,11 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
         (["--data", "good.pt", "--resume"], 1, "there is no checkpoint at x"),
         (["--seed", str(2**63)], 2, "seed must be a whole number from 0 to"),
         (["--profile", "gpu"], 2, "torch sees no CUDA device"),
-        (["--data", "good.pt", "--measurements", "1"], 1, "error: n_measurements must be 2 or more, got 1"),
+        (
+            ["--data", "good.pt", "--measurements", "1"],
+            1,
+            "error: n_measurements must be a whole number, 2 or more, got 1",
+        ),
         (["--data", "good.pt", "--output", "a_file"], 1, "error: a_file cannot be the folder of a run"),
         *((["--steps", n], 2, f"--steps: must be a whole number, 1 or more, got '{n}'") for n in ("-1", "0", "2.5")),
         *(
@@ -705,7 +684,9 @@ def test_messages_of_the_command_line(tmp_path, capsys, monkeypatch):
     assert stop.value.code == 0 and "torchrun" in capsys.readouterr().out
 
 
-if __name__ == "__main__":  # the long trial: python course_utils/tests/test_runs.py 50
+if (
+    __name__ == "__main__"
+):  # the long trial: python tests/long_runs/test_runs.py 50, with the course and tests on PYTHONPATH
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
