@@ -21,7 +21,7 @@ from .spectral import (
     unit,
     weight_matrix,
 )
-from .validation import require_eps, require_matrix, require_positive, require_tensor, require_weight, require_whole
+from .validation import require_alike, require_eps, require_matrix, require_positive, require_weight, require_whole
 
 
 class SpectralNorm(nn.Module):
@@ -190,11 +190,7 @@ def gradient_penalty(
 
     real, fake: (batch, ...), of the same shape; the factor lambda is left to the caller. Returns a scalar.
     """
-    for name, batch in (("real", real), ("fake", fake)):
-        require_tensor(batch, name, "a batch (batch, ...)", 2, finite=False)
-    if (real.shape, real.dtype, real.device) != (fake.shape, fake.dtype, fake.device):
-        got = " and ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (real, fake))
-        raise ValueError(f"real and fake must agree in shape, type and device, got {got}")
+    require_alike(real=real, fake=fake)
     t = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device, generator=generator)
     x = torch.lerp(real.detach(), fake.detach(), t).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)

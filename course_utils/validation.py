@@ -155,6 +155,15 @@ def require_scores(*scores: Tensor) -> None:
             raise ValueError(f"the scores of a batch must not be empty, got shape {tuple(batch.shape)}")
 
 
+def require_alike(**batches: Tensor) -> None:
+    """Raise TypeError or ValueError unless the two batches (batch, ...) agree in shape, type and device."""
+    for name, batch in batches.items():
+        require_tensor(batch, name, "a batch (batch, ...)", 2, finite=False)
+    if len({(batch.shape, batch.dtype, batch.device) for batch in batches.values()}) > 1:
+        got = " and ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in batches.values())
+        raise ValueError(f"{' and '.join(batches)} must agree in shape, type and device, got {got}")
+
+
 def require_labelled(data: object) -> None:
     """Raise TypeError or ValueError unless `data` has images in [-1, 1] and for each a label, an int64 from 0 on."""
     images, labels = getattr(data, "images", None), getattr(data, "labels", None)

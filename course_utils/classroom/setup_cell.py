@@ -5,7 +5,7 @@ The text stands here once; the imports that follow it are each lecture's own. ``
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import nbformat
@@ -54,9 +54,11 @@ def setup_cell(nb: NotebookNode) -> NotebookNode:
 
 def main(arguments: list[str]) -> int:
     """Write the setup cells, or with ``--check`` list the lectures whose cell differs; return the exit status."""
-    if arguments not in ([], ["--check"]):
-        print("usage: python -m course_utils setup [--check]", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="python -m course_utils setup", description="Write the first lines of the lectures' setup cells."
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; list the lectures that differ")
+    only_check = parser.parse_args(arguments).check
     differ = 0
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
         nb = nbformat.read(path, as_version=4)
@@ -65,10 +67,10 @@ def main(arguments: list[str]) -> int:
         if source == cell.source and cell.metadata.get("nbgrader") == LOCKED:
             continue
         differ += 1
-        if arguments:
+        if only_check:
             print(f"{path.name}: its setup cell differs, run python -m course_utils setup")
         else:
             cell.source, cell.metadata["nbgrader"] = source, nbformat.from_dict(LOCKED)
             path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
             print("wrote", path.name)
-    return 1 if arguments and differ else 0
+    return 1 if only_check and differ else 0

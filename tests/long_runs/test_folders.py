@@ -11,10 +11,10 @@ from urllib.error import URLError
 import pytest
 from torchvision import datasets
 
-from course_utils import data
 from course_utils.classroom import exercises, slides
 from course_utils.data import DATA_DIR, DataError, load_fashion_mnist
 from course_utils.long_runs import command_line, inception
+from course_utils.long_runs import datasets as registry
 from course_utils.long_runs.checkpoint import read_checkpoint
 from course_utils.long_runs.datasets import downloads, load_cifar10, load_stl10, why_not_written
 from course_utils.long_runs.files import written_whole
@@ -67,7 +67,7 @@ def test_an_empty_course_data_is_the_usual_folder(value, home, monkeypatch):
 
 def test_an_empty_course_data_leaves_the_current_folder_alone(home, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", "")
-    monkeypatch.setattr(data, "DATA_DIR", home)
+    monkeypatch.setattr(registry, "DATA_DIR", home)
     with pytest.raises(DataError) as caught:
         load_cifar10()
     assert str(home / "downloads") in str(caught.value)
@@ -97,7 +97,7 @@ def test_an_empty_root_is_refused(load, home):
 def test_the_same_for_the_weights_of_inception(home, monkeypatch):
     pytest.importorskip("torch_fidelity")
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse(URLError("no network")))
-    monkeypatch.setattr(data, "DATA_DIR", home)
+    monkeypatch.setattr(registry, "DATA_DIR", home)
     monkeypatch.setenv("COURSE_DATA", "")
     monkeypatch.setenv("COURSE_INCEPTION", " ")
     name = inception.ADDRESS.rsplit("/", 1)[1]

@@ -137,7 +137,7 @@ def test_the_command_line_under_torchrun(trained):
     folder, out = trained
     assert out.count("spectral normalization; standard loss") == 1  # one of them speaks
     assert read_checkpoint(folder / "run" / "checkpoint.pt")["step"] == 4
-    assert sorted(p.name for p in (folder / "run").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert sorted(p.name for p in (folder / "run").iterdir()) == [".lock", "checkpoint.pt", "record.npz", "samples.png"]
     assert out.count("the batch of 7 must be a multiple of the 2 processes") == 2
     assert not (folder / "uneven").exists()
 

@@ -256,7 +256,7 @@ def test_a_weight_that_is_not_finite_never_replaces_a_good_checkpoint(tmp_path):
 def test_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RunError, match=r"cannot be the place of a run"):
+        with pytest.raises(RunError, match=r"cannot be the folder of a run"):
             train_in_folder(Config(**TINY), images(), place, progress=0)
         with pytest.raises(RunError, match="could not be written .*there is no previous one"):
             save_checkpoint(Run.start(Config(**TINY)), place / "c.pt")
@@ -291,7 +291,7 @@ def test_measure_tells_of_samples_and_of_the_weights_in_use():
 def test_a_run_in_a_folder_leaves_checkpoint_record_and_samples(tmp_path, capsys):
     config = Config("weight_norm", "D", **TINY)
     run = train_in_folder(config, images(), tmp_path, judge(), n_measurements=4, checkpoint_every=4, progress=1e-9)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint.pt", "record.npz", "samples.png"]
     record = load_record(tmp_path / "record.npz")
     assert record.config == config and record.about["steps_done"] == 6 and "diverged" not in record.about
     assert record["step"].tolist() == [0, 2, 4, 6] and record["distance"].shape == record["score"].shape == (4,)
@@ -370,7 +370,7 @@ def test_the_checkpoint_is_written_first_and_the_record_can_be_made_from_it(tmp_
     capsys.readouterr()
     run = train_in_folder(config, images(), tmp_path, judge(), resume=True, progress=0)
     assert "holds all 6 updates; nothing is left to do" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "checkpoint.pt", "record.npz", "samples.png"]
     assert load_record(tmp_path / "record.npz")["d_loss"].tolist() == run.curve("d_loss")
     assert_same(before, read_checkpoint(tmp_path / "checkpoint.pt"))
 
@@ -547,7 +547,12 @@ def kill_and_resume(folder, kills, steps, seed=0):
     assert_same(read_checkpoint(folder / "whole" / "checkpoint.pt"), read_checkpoint(checkpoint))
     whole, killed = (load_record(folder / name / "record.npz").arrays for name in ("whole", "killed"))
     assert whole.keys() == killed.keys() and all(np.array_equal(whole[name], killed[name]) for name in whole)
-    assert sorted(p.name for p in (folder / "killed").iterdir()) == ["checkpoint.pt", "record.npz", "samples.png"]
+    assert sorted(p.name for p in (folder / "killed").iterdir()) == [
+        ".lock",
+        "checkpoint.pt",
+        "record.npz",
+        "samples.png",
+    ]
     return stopped
 
 
