@@ -16,12 +16,14 @@ from ..data import DataError
 from ..environment import PROFILES, Profile, expanded, profile
 from ..methods import METHODS
 from ..models import INITIALIZATIONS
-from ..records import RunError, make_judge
+from ..records import RunError, load_record, make_judge
 from ..training import ARCHITECTURES, AUTHORS, LOSSES, NAMED_SETTINGS, PLAIN, Config
 from . import parallel
 from .datasets import DATASETS, load_images, read_images
 from .fast import PRECISIONS, fast_updates
 from .folder import train_in_folder
+from .inception import PROTOCOLS, inception_metrics, load_inception
+from .recording import save_record
 
 
 def positive(text: str) -> int:
@@ -98,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="fuse the networks with torch.compile")
     add("--measurements", type=int, default=6,
         help="how often samples and spectra are taken, first and last update included (default: %(default)s)")  # fmt: skip
+    add("--fid", choices=PROTOCOLS,
+        help="measure FID and inception score of the finished run, with the paper's numbers of images (5,000 against 10,000) "
+        "or 50,000 against 50,000; needs requirements-fid.txt and Inception's weights, 96 MB")  # fmt: skip
     add("--checkpoint-every", type=positive, default=500, metavar="N", help="in updates of G (default: %(default)s)")
     return p
 
@@ -148,13 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if parallel.rank() == 0:
             print(f"{config.describe()}; on {device}", flush=True)
         data = load_images(options.data, config.size)
+        if options.fid and len(data.images) < (needed := PROTOCOLS[options.fid].n_real):
+            raise ValueError(f"--fid {options.fid} needs {needed} real images, {options.data} has {len(data.images)}")
         judge = make_judge(data, device=device) if parallel.rank() == 0 and data.labels[0] >= 0 else None
         precision = options.precision or ("bfloat16" if device.startswith("cuda") else "float32")
         fast = device.startswith("cuda") or options.compile or precision != "float32"
-        train_in_folder(
+        inception = load_inception(device=device) if options.fid and parallel.rank() == 0 else None
+        run = train_in_folder(
             config, data.images.to(device), options.output, judge, options.resume, options.measurements,
             options.checkpoint_every, fast_updates(config, precision, options.compile) if fast else PLAIN,
         )  # fmt: skip
+        if inception and run.step == config.steps:
+            found = inception_metrics(run.sample(50_000), data.images.to(device), options.fid, inception)
+            record = load_record(options.output / "record.npz")
+            record.about["inception"] = found._asdict()
+            save_record(record, options.output / "record.npz")
+            print(f"FID {found.fid:.2f}, inception score {found.inception_score:.2f} ({options.fid})", flush=True)
     except (RunError, DataError, FloatingPointError, ValueError, OSError, torch.OutOfMemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..data import DataError
 from ..environment import expanded, variable
 from ..metrics import frechet_distance, inception_score
+from ..validation import require_images
 from .datasets import downloads, why_not_written
 
 ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -53,8 +54,12 @@ def load_inception(weights: str | Path | None = None, device: torch.device | str
     Its weights are the file `weights`, else $COURSE_INCEPTION, else downloaded to data/downloads or $COURSE_DATA.
     Raises DataError if they are neither there nor reachable, or are not the published ones (SHA-256).
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # needed for nothing else
-
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # needed for nothing else
+    except ImportError as error:
+        raise DataError(
+            "FID needs the package torch-fidelity: python -m pip install -r requirements-fid.txt"
+        ) from error
     given, name = weights or variable("COURSE_INCEPTION"), ADDRESS.rsplit("/", 1)[1]
     try:
         path = expanded(given) if given else downloads() / name
@@ -89,11 +94,9 @@ def to_bytes(images: Tensor) -> Tensor:
 @torch.no_grad()
 def inception_features(images: Tensor, inception: nn.Module, batch_size: int = 64) -> tuple[Tensor, Tensor]:
     """Features (N, 2048) and logits (N, 1008), on the CPU, of images (N, 3 or 1, s, s) in [-1, 1]."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
-        raise ValueError(f"images must be floats (N, 3 or 1, s, s), got {images.dtype} {tuple(images.shape)}")
-    low, high = (float(end) for end in images.aminmax())
-    if not -1.001 <= low <= high <= 1.001:  # NaN fails as well
-        raise ValueError(f"images must lie in [-1, 1], got values from {low:.4g} to {high:.4g}")
+    require_images(images)
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"images must have 1 or 3 channels, got {tuple(images.shape)}")
     device = next(inception.parameters()).device
     batches = [inception(to_bytes(batch.to(device))) for batch in images.split(batch_size)]
     features, logits = (torch.cat([part.cpu() for part in parts]) for parts in zip(*batches))
@@ -104,14 +107,14 @@ def inception_metrics(
     generated: Tensor,
     real: Tensor,
     protocol: str | Protocol = "paper",
-    weights: str | Path | None = None,
+    inception: nn.Module | None = None,
     splits: int = 10,
 ) -> InceptionMetrics:
     """Inception score and FID of images (N, 3 or 1, s, s) in [-1, 1], computed on the device of `generated`.
 
     FID takes the first n_real and n_generated images of the protocol (a name in PROTOCOLS or your own), the score
     `splits` times n_score generated ones: the paper's ten scores need 50,000, `splits=1` is content with 5,000. Compare
-    only values of one protocol. Raises ValueError for fewer images, another shape or range; DataError without weights.
+    only values of one protocol. inception: what `load_inception` gives, which is called if it is None. Raises ValueError for fewer images, another shape or range; DataError without weights.
     """
     counts = PROTOCOLS.get(protocol, protocol)
     if not isinstance(counts, Protocol) or splits < 1 or min(counts) < 2:
@@ -122,7 +125,8 @@ def inception_metrics(
     for name, n, least in (("generated", len(generated), needed), ("real", len(real), counts.n_real)):
         if n < least:
             raise ValueError(f"protocol {protocol}, splits={splits}, needs {least} {name} images, got {n}")
-    inception = load_inception(weights, generated.device)
+    if inception is None:
+        inception = load_inception(device=generated.device)
     features, logits = inception_features(generated[:needed], inception)
     real_features, _ = inception_features(real[: counts.n_real], inception)
     scores = inception_score(logits[:scored].double().softmax(1), splits)

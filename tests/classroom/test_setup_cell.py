@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course_utils.classroom.setup_cell import LOCKED, NOTEBOOKS, SETUP, setup_cell, with_setup
+from course_utils.classroom import setup_cell
+from course_utils.classroom.setup_cell import LOCKED, NOTEBOOKS, SETUP, with_setup
 
 ROOT = NOTEBOOKS.parent
 PAGES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) + sorted(NOTEBOOKS.glob("exercises/[0-9][0-9]_*.ipynb"))
@@ -79,4 +80,6 @@ def test_the_command_writes_what_it_checks(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(setup_cell, "NOTEBOOKS", tmp_path)
     assert setup_cell.main(["--check"]) == 1 and "00_a.ipynb" in capsys.readouterr().out
     assert setup_cell.main([]) == 0 and setup_cell.main(["--check"]) == 0
-    assert setup_cell.main(["--chekc"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        setup_cell.main(["--chekc"])
+    assert stop.value.code == 2

@@ -15,7 +15,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from course_utils.data import DataError
-from course_utils.long_runs import inception
+from course_utils.long_runs import command_line, inception
 from course_utils.long_runs.inception import (
     PROTOCOLS,
     InceptionMetrics,
@@ -25,6 +25,7 @@ from course_utils.long_runs.inception import (
     to_bytes,
 )
 from course_utils.metrics import frechet_distance, inception_score
+from course_utils.records import load_record
 
 SMALL = Protocol(n_real=4, n_generated=3, n_score=2)
 
@@ -70,7 +71,7 @@ class Bytes(torch.utils.data.Dataset):
 
 def test_metrics_are_the_librarys(weights):
     generated, real = images(5, seed=1), images(5, seed=2)
-    result = inception_metrics(generated, real, SMALL, weights, splits=2)
+    result = inception_metrics(generated, real, SMALL, load_inception(weights), splits=2)
     assert isinstance(result, InceptionMetrics) and result[3:] == (4, 3, 2, 2)
 
     options = {"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False, "samples_shuffle": False}
@@ -122,7 +123,7 @@ class Reads(torch.nn.Module):
 
 @pytest.mark.parametrize("splits, n_score", [(1, 4), (3, 2), (2, 7)])
 def test_which_images_are_taken_for_what(splits, n_score, monkeypatch):
-    monkeypatch.setattr(inception, "load_inception", lambda *_: Reads())
+    monkeypatch.setattr(inception, "load_inception", lambda **_: Reads())
     generated, real = images(20, 1, 2, seed=3), images(9, 3, 2, seed=4)
     result = inception_metrics(generated, real, Protocol(6, 5, n_score), splits=splits)
     x, y = (to_bytes(some)[:, 0, 0].double() for some in (generated, real))
@@ -191,21 +192,22 @@ def test_too_few_images_are_refused_with_both_numbers(protocol, splits, n_genera
     few = torch.zeros(1, 1, 1, 1)
     generated, real = (few.expand(n, 1, 1, 1) for n in (n_generated, n_real))
     with pytest.raises(ValueError, match=message):  # before any weights are looked for
-        inception_metrics(generated, real, protocol, "no such file", splits)
+        inception_metrics(generated, real, protocol, splits=splits)
 
 
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (torch.zeros(5, 8, 8), r"got torch.float32 \(5, 8, 8\)"),
-        (torch.zeros(5, 2, 8, 8), r"got torch.float32 \(5, 2, 8, 8\)"),
+        (torch.zeros(5, 8, 8), r"batch \(N, channels, size, size\) with at least one entry, got \(5, 8, 8\)"),
+        (torch.zeros(5, 2, 8, 8), r"1 or 3 channels, got \(5, 2, 8, 8\)"),
         (torch.zeros(5, 3, 8, 8, dtype=torch.uint8), "got torch.uint8"),
-        (torch.linspace(0, 255, 75).reshape(5, 3, 1, 5), r"must lie in \[-1, 1\], got values from 0 to 255"),
-        (torch.full((5, 3, 2, 2), math.nan), "got values from nan to nan"),
+        (torch.zeros(0, 3, 8, 8), r"at least one entry, got \(0, 3, 8, 8\)"),
+        (torch.linspace(0, 255, 75).reshape(5, 3, 1, 5), r"numbers in \[-1, 1\], got values from 0 to 255"),
+        (torch.full((5, 3, 2, 2), math.nan), "contains 60 NaN"),
     ],
 )
 def test_other_images_are_refused(bad, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         inception.inception_features(bad, torch.nn.Identity())
 
 
@@ -274,5 +276,24 @@ def test_the_library_is_needed_for_nothing_else(monkeypatch):
     import course_utils.long_runs.inception as fresh
 
     assert fresh is not inception
-    with pytest.raises(ImportError, match="torch_fidelity"):
+    with pytest.raises(DataError, match="torch-fidelity: python -m pip install -r requirements-fid.txt"):
         fresh.load_inception()
+
+
+# ---- the training command
+
+
+def test_the_command_measures_a_finished_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command_line, "load_inception", lambda **_: Reads())
+    monkeypatch.setitem(PROTOCOLS, "paper", Protocol(20, 10, 5))
+    torch.save((images(30, size=16).add(1) * 127.5).to(torch.uint8), tmp_path / "images.pt")
+    tiny = "--profile cpu --width 2 --batch-size 4 --steps 2 --measurements 2 --fid paper".split()
+    asked = [*tiny, "--data", str(tmp_path / "images.pt"), "--output", str(tmp_path / "run")]
+    command_line.main(asked)
+    kept = load_record(tmp_path / "run" / "record.npz").about["inception"]
+    assert kept["n_real"] == 20 and kept["n_generated"] == 10 and kept["fid"] > 0
+    assert f"FID {kept['fid']:.2f}, inception score" in capsys.readouterr().out
+    monkeypatch.setitem(PROTOCOLS, "paper", Protocol(31, 10, 5))
+    with pytest.raises(SystemExit):
+        command_line.main([*asked[:-1], str(tmp_path / "other")])
+    assert "--fid paper needs 31 real images" in capsys.readouterr().err and not (tmp_path / "other").exists()
