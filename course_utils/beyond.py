@@ -110,34 +110,6 @@ def orthonormalize(weight: Tensor, rounds: int = 8) -> Tensor:
     return weight
 
 
-def steepest_relu(layers: int) -> list[tuple[Tensor, Tensor]]:
-    """A ReLU network that draws s |x| on [-1, 1] with all spectral norms 1 and the greatest s possible (lecture 07).
-
-    layers: number L of hidden layers. Weights and biases of the L + 1 layers, four units in each hidden one, double
-    precision. s = (L + 1)/(L + 3) if L is odd, sqrt(L/(L + 4)) if it is even. Raises ValueError if L is below 1.
-
-    A layer's values are middle + minus x + plus |x|. Units 0 and 1 bend at 0; unit 2 is always on and carries on the
-    rest of the odd part, unit 3 the rest of the even one.
-    """
-    if layers < 1:
-        raise ValueError(f"layers must be 1 or more, got {layers}")
-    vector = lambda *entries: torch.tensor(entries, dtype=torch.float64)  # noqa: E731
-    half, odd = divmod(layers, 2)
-    minus, plus, middle, network = vector(1), vector(0), vector(0), []
-    for layer in range(1, layers + 1):
-        ratio = (layer - 1) / (layer + 1) if layer <= half + odd else (layers - layer + 1) / (layers - layer + 3)
-        a, b = float(minus @ minus), float(plus @ plus)
-        bent = (layer + 1) ** 2 / (2 * (half + 1) * (half + 2)) if layer <= half else a  # that much of a, ratio^2 of b
-        pair, rest_a, rest_b = (bent / 2) ** 0.5, max(a - bent, 0) ** 0.5, max(b - ratio**2 * bent, 0) ** 0.5
-        weight = vector(pair, -pair, rest_a, 0).outer(minus) / a
-        if b > 0:
-            weight += vector(ratio * pair, ratio * pair, 0, rest_b).outer(plus) / b
-        network.append((weight, vector(0, 0, 1, 0) - weight @ middle))
-        kept, middle = (1 + ratio) / 2 * pair, vector(0, 0, 1, 0)
-        minus, plus = vector(kept, -kept, rest_a, 0), vector(kept, kept, 0, rest_b)
-    return [*network, (plus[None] / plus.norm(), vector(0))]
-
-
 def certified_radius(logits: Tensor, labels: Tensor, K: float) -> Tensor:
     """How far each input may move before a K-Lipschitz classifier can err: margin / (sqrt(2) K), 0 where it errs now.
 

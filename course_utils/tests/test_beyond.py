@@ -125,55 +125,6 @@ def test_maxmin_sorts_pairs_and_keeps_lengths() -> None:
     assert ((beyond.maxmin(a) - beyond.maxmin(b)).norm(dim=1) <= (a - b).norm(dim=1) + 1e-12).all()
 
 
-def relu_network(network: list[tuple[torch.Tensor, torch.Tensor]], x: torch.Tensor) -> torch.Tensor:
-    for layer, (weight, bias) in enumerate(network, 1):
-        x = x @ weight.T + bias
-        x = x.relu() if layer < len(network) else x
-    return x
-
-
-def steepest(layers: int) -> float:
-    return (layers + 1) / (layers + 3) if layers % 2 else math.sqrt(layers / (layers + 4))
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5, 6, 7, 12, 17])
-def test_steepest_relu_draws_the_roof_within_its_norms(layers: int) -> None:
-    network, x = beyond.steepest_relu(layers), torch.linspace(-1, 1, 41, dtype=torch.float64)[:, None]
-    assert len(network) == layers + 1
-    assert max(float(torch.linalg.matrix_norm(weight, ord=2)) for weight, _ in network) < 1 + 1e-12
-    torch.testing.assert_close(relu_network(network, x), steepest(layers) * x.abs(), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_no_relu_network_bends_more(layers: int) -> None:
-    """Ascent on (f(1) + f(-1)) / 2 - f(0), norms at most 1, biases free, comes back to the limit and not above it."""
-    gen, best = torch.Generator().manual_seed(layers), []
-    network = [part for layer in beyond.steepest_relu(layers) for part in layer]
-    parts = [(p + 0.1 * torch.randn(p.shape, generator=gen).double()).requires_grad_() for p in network]
-    optimizer = torch.optim.Adam(parts, lr=0.01)
-    for _ in range(400):
-        units = [W / torch.linalg.matrix_norm(W, ord=2) for W in parts[::2]]
-        right, middle, left = relu_network(list(zip(units, parts[1::2])), torch.tensor([[1.0], [0.0], [-1.0]]).double())
-        bend = ((right + left) / 2 - middle).sum()
-        best.append(float(bend.detach()))
-        optimizer.zero_grad()
-        (-bend).backward()
-        optimizer.step()
-    assert best[0] < 0.95 * steepest(layers) and 0.96 * steepest(layers) < max(best) <= steepest(layers) + 1e-12
-
-
-def test_a_relu_cannot_raise_the_price_by_more_than_the_proof_says() -> None:
-    """The step of lecture 07's proof: one unit, any pre-activations at three equidistant points, any prices."""
-    gen = torch.Generator().manual_seed(0)
-    middle, minus, plus = torch.randn(3, 100_000, generator=gen, dtype=torch.float64)
-    P, Q = torch.rand(2, 100_000, generator=gen, dtype=torch.float64)
-    right, left, middle = (middle + plus + minus).relu(), (middle + plus - minus).relu(), middle.relu()
-    after = P * ((right - left) / 2) ** 2 + Q * ((right + left) / 2 - middle) ** 2
-    unchanged, bent = P * minus**2 + Q * plus**2, (P + Q) / 4 * (minus.abs() + plus.abs()) ** 2
-    assert (after <= torch.maximum(unchanged, bent) + 1e-12).all()
-    assert (after > unchanged + 0.1).any() and (after > bent + 0.1).any()  # neither of the two alone is a bound
-
-
 @pytest.mark.parametrize("shape", [(5, 5), (4, 9), (9, 4), (1, 7), (3, 8, 5)])
 def test_orthonormalize_comes_from_below(shape: tuple[int, ...]) -> None:
     weight = 20 * random(*shape)
@@ -252,7 +203,6 @@ def test_newton_schulz_is_the_step_of_torchs_muon() -> None:
         (lambda: beyond.dirac_field(torch.ones(3), "r1"), ValueError, "even number of entries"),
         (lambda: beyond.normalized_field(torch.ones(5), "r1"), ValueError, "even number of entries"),
         (lambda: beyond.dirac_field([1.0, 2.0], "r1"), TypeError, "floating-point tensor"),
-        (lambda: beyond.steepest_relu(0), ValueError, "layers must be 1 or more, got 0"),
         (lambda: beyond.maxmin(torch.ones(2, 5)), ValueError, "even number of entries, got 5"),
         (lambda: beyond.certified_radius(torch.ones(4), torch.zeros(4).long(), 1.0), ValueError, "(N, classes)"),
         (lambda: beyond.certified_radius(torch.ones(4, 3), torch.zeros(4).long(), 0.0), ValueError, "K must be positive"),
