@@ -47,10 +47,12 @@ def test_normalized_field_is_the_gradient_of_the_courses_losses(game: str, d: in
     assert abs(float(found[d:] @ y[d:])) < 1e-14  # the weight only turns
 
 
-def test_hinge_is_the_wasserstein_game_between_its_margins() -> None:
-    theta, psi = (torch.tensor([[v]], dtype=torch.float64, requires_grad=True) for v in (0.9, 0.8))
+@pytest.mark.parametrize(("score", "same"), [(-1.1, False), (-0.9, True), (0.72, True), (3.0, True)])
+def test_hinge_is_the_wasserstein_game_above_its_margin(score: float, same: bool) -> None:
+    theta, psi = (torch.tensor([[v]], dtype=torch.float64, requires_grad=True) for v in (score / 0.8, 0.8))
     (psi_dot,) = torch.autograd.grad(-training.hinge_loss(0 * psi, psi * theta), psi)
-    assert float(psi_dot) == float(beyond.dirac_field(torch.tensor([0.9, 0.8], dtype=torch.float64), "wasserstein")[1])
+    state = torch.tensor([score / 0.8, 0.8], dtype=torch.float64)
+    assert (float(psi_dot) == float(beyond.dirac_field(state, "wasserstein")[1])) is same
 
 
 def test_games_side_by_side_equal_games_one_by_one() -> None:
