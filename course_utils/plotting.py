@@ -96,7 +96,7 @@ def show_source(*objects: Callable | type, docstring: bool = True) -> None:
 
 def _source(item: Callable | type, docstring: bool) -> str:
     source = textwrap.dedent(inspect.getsource(item)).rstrip()
-    lines, left_out = source.split("\n"), []
+    lines, left_out = source.split("\n"), set()
     for node in ast.walk(ast.parse(source)):
         body = getattr(node, "body", None)
         if not isinstance(body, list):
@@ -107,11 +107,11 @@ def _source(item: Callable | type, docstring: bool) -> str:
                 following = body[1].lineno - 1
                 while lines[following - 1].lstrip().startswith(("@", "#")) and following > first.end_lineno:
                     following -= 1  # keep a comment or a decorator above the next statement
-                left_out.append((first.lineno - 1, following))
-        left_out += [(part.lineno - 1, part.end_lineno) for part in body if _checks_an_argument(part)]
-    for begin, end in sorted(left_out, reverse=True):
-        del lines[begin:end]
-    return re.sub(r"\s*# (fmt: skip|noqa)\b.*", "", "\n".join(lines))
+                left_out.update(range(first.lineno, following + 1))
+        for part in filter(_checks_an_argument, body):
+            left_out.update(range(part.lineno, part.end_lineno + 1))
+    shown = [line for number, line in enumerate(lines, start=1) if number not in left_out]
+    return re.sub(r"\s*# (fmt: skip|noqa)\b.*", "", "\n".join(shown))
 
 
 def _checks_an_argument(statement: ast.stmt) -> bool:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from course_utils import interactive, plotting
 from course_utils.interactive import explore
+from course_utils.methods import METHODS
 
 
 class Page:
@@ -103,7 +104,7 @@ def test_a_picture_that_cannot_fit_is_refused() -> None:
 
 
 def test_methods_differ_in_colour_and_marker_and_line() -> None:
-    for a, b in itertools.combinations(plotting.METHOD_STYLE.values(), 2):
+    for a, b in itertools.combinations([method.style for method in METHODS.values()], 2):
         assert a["color"] != b["color"] and a["marker"] != b["marker"] and a["label"] != b["label"]
         assert a["linestyle"] != b["linestyle"]
 
@@ -154,12 +155,35 @@ def test_curve_with_band_shows_mean_and_range() -> None:
     values = np.array([[1.0, 2.0], [3.0, 6.0]])
     plotting.curve_with_band(ax, [0, 1], values, "spectral_norm")
     assert ax.lines[0].get_ydata().tolist() == [2.0, 4.0]
-    assert ax.lines[0].get_color() == plotting.METHOD_STYLE["spectral_norm"]["color"]
+    assert ax.lines[0].get_color() == METHODS["spectral_norm"].color
     extent = ax.collections[0].get_datalim(ax.transData)
     assert (extent.y0, extent.y1) == (1.0, 6.0)
     plotting.spectrum_lines(ax, {"none": np.array([1.0, 0.5]), "weight_norm": values})
     assert len(ax.lines) == 3
     plt.close(fig)
+
+
+def guarded(x, rows):
+    require_whole = require_all = lambda *_: None  # stand-ins for those of validation.py
+    require_whole(x, "x")
+    x = require_whole(x, "x")
+    for row in rows:
+        require_all(row)
+    if x > 1:
+        require_whole(
+            x,
+            "x",
+        )
+        x = 1
+    return x  # fmt: skip
+
+
+def test_show_source_leaves_the_checks_of_arguments_out(output: Page) -> None:
+    plotting.show_source(guarded)
+    lines = output.outputs[0]["text/plain"].split("\n")
+    assert [line.strip() for line in lines if "stand-ins" not in line] == [
+        "def guarded(x, rows):", "if x > 1:", "x = 1", "return x",
+    ]  # fmt: skip
 
 
 def test_explore_shows_figure_and_text_before_the_controls(output: Page) -> None:
