@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .normalization import REPARAMETRIZATIONS
+from .normalization import REPARAMETRIZATIONS, DivisionBySigma, FusedSpectralNorm, fuse
 from .parallel import world_size
+from .spectral import least_norm, own_precision
 from .training import Config, Updates, build_models, update_discriminator, update_generator
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -33,6 +34,73 @@ def used_parameters(network: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+class PreparedSpectralNorm(FusedSpectralNorm):
+    """FusedSpectralNorm that hands out, once, the weight that `Together` has normalized in advance."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return weight / sigma(weight), of the same shape."""
+        ready = self.__dict__.setdefault("ready", [])
+        return ready.pop() if ready else super().forward(weight)
+
+
+class Together:
+    """The rounds of power iteration of all SN layers of a network, with few operations and without waiting for a GPU.
+
+    Only the products with the weights are made layer by layer. The vectors lie in the rows of a matrix, filled up with
+    zeros, so that all lengths are found at once; their entries have the order in which the weights lie in memory.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        lists = [m for m in network.modules() if isinstance(m, parametrize.ParametrizationList)]
+        parts = [(m[0], m.original) for m in lists if isinstance(m[0], PreparedSpectralNorm)]
+        self.layers = [(p, w) for p, w in parts if w.ndim > 1 and p.n_power_iterations == 1]
+        if not self.layers:
+            return
+        self.axes, order, start = [], [], 0
+        for part, weight in self.layers:
+            rest = [axis for axis in range(weight.ndim) if axis != part.dim]
+            by_memory = sorted(rest, key=lambda axis: (-weight.stride(axis), -weight.shape[axis]))
+            self.axes.append((part.dim, *by_memory))
+            entries = torch.arange(start, start := start + len(part._v)).view([weight.shape[axis] for axis in rest])
+            order.append(entries.permute([rest.index(axis) for axis in by_memory]).flatten())
+        self.shapes = [(len(part._u), len(part._v)) for part, _ in self.layers]
+        rows, columns = (max(sizes) for sizes in zip(*self.shapes))
+        # where the entries of the matrix stand in all v one behind the other, with a zero as the last; and the way back
+        self.there = nn.utils.rnn.pad_sequence(order, batch_first=True, padding_value=start).to(weight.device)
+        place = torch.cat([columns * i + torch.arange(n) for i, (_, n) in enumerate(self.shapes)])
+        self.back = torch.empty_like(place).index_copy(0, torch.cat(order), place).to(weight.device)
+        self.zero, self.w_u, self.w_v = (
+            weight.new_zeros(*size) for size in ((1,), self.there.shape, (len(order), rows))
+        )
+
+    def normalize(self) -> None:
+        """Make a round in each layer, as FusedSpectralNorm does, and lay the normalized weights ready."""
+        parts = [part for part, _ in self.layers if part.training]
+        if not parts or len(parts) < len(self.layers):
+            return
+        laid = [weight.permute(axes) for (_, weight), axes in zip(self.layers, self.axes)]  # d_out first, as in memory
+        with own_precision(self.zero), torch.no_grad():
+            least, matrices = least_norm(parts[0].eps, self.zero.dtype), [weight.detach().flatten(1) for weight in laid]
+            v = torch.cat([*(part._v for part in parts), self.zero])[self.there]
+            for matrix, row, out, (m, n) in zip(matrices, v, self.w_v, self.shapes):
+                torch.mv(matrix, row[:n], out=out[:m])
+            first = torch.linalg.vector_norm(self.w_v, dim=1, keepdim=True)
+            u = self.w_v / first.clamp_min(least)
+            for matrix, row, out, (m, n) in zip(matrices, u, self.w_u, self.shapes):
+                torch.mv(matrix.mT, row[:m], out=out[:n])
+            second = torch.linalg.vector_norm(self.w_u, dim=1, keepdim=True)
+            norm = torch.addcmul(second, first, second, value=0)  # + 0 first second: NaN where one of them overflows
+            v = torch.where(norm > least, self.w_u / norm, v)
+            sigma = torch.threshold(norm, least, 1.0)[:, 0]  # 1 for a zero matrix
+            shown = [row[:m] for row, (m, _) in zip(torch.add(u, norm, alpha=0), self.shapes)]  # NaN where norm is NaN
+            kept = v.flatten()[self.back].split([n for _, n in self.shapes])
+            torch._foreach_copy_([*(part._u for part in parts), *(part._v for part in parts)], [*shown, *kept])
+        found = zip(parts, laid, self.axes, self.shapes, sigma, u, v)
+        for part, weight, axes, (m, n), sigma_of_layer, u_row, v_row in found:
+            made = DivisionBySigma.apply(weight, sigma_of_layer, u_row[:m], v_row[:n], 0)
+            part.ready = [made.permute([axes.index(axis) for axis in range(weight.ndim)])]
+
+
 class Fast(nn.Module):
     """A network in low precision and, if `compiled` is given, as that function of (parameters, input)."""
 
@@ -40,11 +108,13 @@ class Fast(nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # what a GPU's convolutions prefer
         self.precision, self.compiled = precision, compiled
+        self.together = Together(fuse(self.network, PreparedSpectralNorm))
 
     def forward(self, x: Tensor) -> Tensor:
         """What the network gives for x, in float32."""
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
         with parametrize.cached():
+            self.together.normalize()
             used = used_parameters(self.network)  # sigma in float32, before autocast; the cache hands it out below
             with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
                 return (self.compiled(used, x) if self.compiled else self.network(x)).float()

@@ -1,5 +1,6 @@
 """fast.py: the faster updates compute what the plain ones compute, and sigma stays in float32."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -9,10 +10,18 @@ import pytest
 import torch
 from test_training import TINY, images
 
-from course_utils import benchmark
-from course_utils.fast import Fast, fast_updates, used_parameters
-from course_utils.normalization import METHODS, SpectralNorm, linear_layers
+from course_utils import benchmark, fast
+from course_utils.fast import Fast, PreparedSpectralNorm, Together, fast_updates, used_parameters
+from course_utils.normalization import (
+    METHODS,
+    DivisionBySigma,
+    FusedSpectralNorm,
+    fuse,
+    linear_layers,
+    spectral_norm,
+)
 from course_utils.parallel import Processes
+from course_utils.spectral import named_layers
 from course_utils.training import Config, Run, build_models, train
 
 
@@ -65,18 +74,92 @@ def test_bfloat16_is_near(method):
 
 def test_sigma_is_computed_in_float32_and_once_for_both_batches(monkeypatch):
     config = Config("spectral_norm", "C", **{**TINY, "steps": 1})
-    seen, forward = [], SpectralNorm.forward
+    seen, apply = [], DivisionBySigma.apply
 
-    def watched(self, weight):
-        seen.append((id(self), torch.is_autocast_enabled("cpu")))
-        return forward(self, weight)
+    class Watched:
+        @staticmethod
+        def apply(weight, sigma, *rest):
+            seen.append((torch.is_autocast_enabled("cpu"), sigma.dtype))
+            return apply(weight, sigma, *rest)
 
     run = Run.start(config)
-    monkeypatch.setattr(SpectralNorm, "forward", watched)
+    monkeypatch.setattr(fast, "DivisionBySigma", Watched)
     train(config, images(), run=run, updates=fast_updates(config, "bfloat16"))
     layers = len(linear_layers(run.discriminator))
-    assert len(seen) == 2 * layers  # once for the update of D, once for that of G
-    assert not any(autocast for _, autocast in seen)
+    assert seen == [(False, torch.float32)] * 2 * layers  # once for the update of D, once for that of G
+
+
+def moving(architecture, channels_last):
+    """A fused discriminator and its twin behind `Fast`, whose weights have left the warm start."""
+    _, plain = build_models(Config("spectral_norm", **{**TINY, "architecture": architecture}))
+    for layer in linear_layers(plain):
+        original = layer.parametrizations.weight.original
+        original.data += 0.3 * torch.randn(original.shape, generator=torch.Generator().manual_seed(1))
+    together = copy.deepcopy(plain)
+    if channels_last:
+        together.to(memory_format=torch.channels_last)
+    return plain, together, Together(fuse(together, PreparedSpectralNorm))
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_all_layers_together_move_as_each_alone(architecture, channels_last):
+    plain, network, together = moving(architecture, channels_last)
+    pulls = {}
+    for _ in range(3):
+        together.normalize()
+        for name, layer in named_layers(network).items():
+            twin = named_layers(plain)[name]
+            weight, expected = layer.weight, twin.weight
+            torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+            assert weight.stride() == layer.parametrizations.weight.original.stride()
+            pull = pulls.setdefault(name, torch.randn(weight.shape))
+            for one, made in ((layer, weight), (twin, expected)):
+                one.zero_grad()
+                made.backward(pull)
+            gradients = [one.parametrizations.weight.original.grad for one in (layer, twin)]
+            torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e25, float("nan")])
+def test_together_zero_stays_overflow_shows_and_the_other_layers_do_not_notice(value):
+    plain, network, together = moving("cnn", True)
+    for net in (network, plain):
+        linear_layers(net)[1].parametrizations.weight.original.data.fill_(value)
+    together.normalize()
+    for layer, twin in zip(linear_layers(network), linear_layers(plain)):
+        torch.testing.assert_close(layer.weight, twin.weight, rtol=1e-5, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(network.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6, equal_nan=True)
+    assert linear_layers(plain)[1].eval().weight.isnan().all() == (value != 0)
+
+
+def test_in_evaluation_mode_nothing_moves_behind_fast():
+    config = Config("spectral_norm", **TINY)
+    _, D = build_models(config)
+    expected, before = D.eval()(images(3)), copy.deepcopy(D.state_dict())
+    torch.testing.assert_close(Fast(D, "float32")(images(3)), expected)
+    torch.testing.assert_close(D.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_run_keeps_its_checkpoint_whichever_loop_made_it():
+    config = Config("spectral_norm", "C", **{**TINY, "steps": 1})
+    plain = train(config, images())
+    fused = train(config, images(), updates=fast_updates(config, "float32"))
+    assert any(isinstance(m, FusedSpectralNorm) for m in fused.discriminator.modules())
+    assert list(plain.discriminator.state_dict()) == list(fused.discriminator.state_dict())
+    plain.discriminator.load_state_dict(fused.discriminator.state_dict())
+    torch.testing.assert_close(plain.discriminator.eval()(images(3)), fused.discriminator.eval()(images(3)))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_layers_with_other_numbers_of_rounds_keep_their_own(n):
+    plain = spectral_norm(torch.nn.Linear(4, 3), n_power_iterations=n)
+    together = copy.deepcopy(plain)
+    assert len(Together(fuse(together, PreparedSpectralNorm)).layers) == (n == 1)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(Fast(together, "float32")(x), plain(x))
+    torch.testing.assert_close(together.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-6)
 
 
 def test_used_parameters_are_those_of_the_network_without_normalization():
