@@ -15,6 +15,7 @@ from test_runs import assert_same
 
 from course_utils import parallel
 from course_utils.command_line import main
+from course_utils.fast import fast_updates
 from course_utils.parallel import SyncedBatchNorm
 from course_utils.runs import load_record, read_checkpoint, train_in_folder
 from course_utils.training import Config, Setting, Updates, build_models, train, update_discriminator, update_generator
@@ -26,8 +27,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def train_all(methods, images):
     """Train a few steps with each method and keep what this process holds at the end, in the working folder."""
     for name in methods:
-        config = Config(name, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
-        run = train(config, images)
+        method = name.removeprefix("fast ")
+        config = Config(method, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
+        run = train(config, images, updates=fast_updates(config, "float32") if method != name else None)
         state = {
             **{f"G {name}": value for name, value in run.generator.state_dict().items()},
             **{f"D {name}": value for name, value in run.discriminator.state_dict().items()},
@@ -51,7 +53,7 @@ def stop_and_resume(images):
     train_in_folder(config, images, "parts", resume=True, progress=0)
 
 
-METHODS = ("spectral_norm", "orthonormal", "batch_norm", "weight_clipping", "wgan_gp")
+METHODS = ("spectral_norm", "fast spectral_norm", "orthonormal", "batch_norm", "weight_clipping", "wgan_gp")
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no distributed package"),
@@ -102,7 +104,7 @@ def test_all_processes_hold_the_same_numbers(method, states):
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "wgan_gp"])  # the penalty draws points of its own
 def test_two_halves_make_the_full_batch(method, states):
     one, two = states[f"{method}-1-0"], states[f"{method}-2-0"]
-    idle = without_effect(Config(method, width=4, d_z=6))
+    idle = without_effect(Config(method.removeprefix("fast "), width=4, d_z=6))
     compared = [name for name in one if name not in idle]
     assert len(compared) > 0.6 * len(one)
     for name in compared:

@@ -34,6 +34,6 @@ def test_the_module_can_be_read_in_an_evening() -> None:
         path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "course_utils").glob("*.py")
     }
     assert pages | long_runs < set(lines)
-    assert sum(count for name, count in lines.items() if name not in pages | long_runs) <= 2780
+    assert sum(count for name, count in lines.items() if name not in pages | long_runs) <= 2850
     assert sum(lines[name] for name in long_runs) <= 1700
     assert lines["interactive.py"] < 130
