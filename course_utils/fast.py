@@ -107,7 +107,9 @@ class Fast(nn.Module):
     def __init__(self, network: nn.Module, precision: str, compiled: Callable | None = None) -> None:
         super().__init__()
         self.network = network
-        if world_size() == 1:  # else DistributedDataParallel has noted how gradients lie in memory, and would mix them up
+        if (
+            world_size() == 1
+        ):  # else DistributedDataParallel has noted how gradients lie in memory, and would mix them up
             network.to(memory_format=torch.channels_last)  # what a GPU's convolutions prefer
         self.precision, self.compiled = precision, compiled
         self.together = Together(fuse(self.network, PreparedSpectralNorm))

@@ -195,7 +195,8 @@ def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark", *tiny, "--repeats", "1", "--output", str(tmp_path / "b.json")])
     benchmark.main()
     shown, result = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
-    assert set(METHODS) | {benchmark.TORCHS} <= set(result["images_per_second"])
+    assert set(METHODS) | {benchmark.TORCHS, benchmark.FUSED} <= set(result["images_per_second"])
+    assert set(result["operations"]) == set(result["images_per_second"])
     assert all(f"\n{method} " in shown for method in METHODS) and "time over torch's" in shown
     assert all(speed > 0 for speed in result["images_per_second"].values())
     assert benchmark.fastest({"none": 9, "spectral_norm": 2, "spectral_norm, bfloat16": 3, benchmark.TORCHS: 4}) == (
@@ -206,6 +207,39 @@ def test_the_benchmark_times_every_method(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             benchmark.main()
         assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_operations_are_counted_without_views():
+    x = torch.ones(3, 4)
+    assert benchmark.operations(lambda: (x.t().view(12) if x.t().is_contiguous() else x.view(12)).reshape(2, 6)) == 0
+    assert benchmark.operations(lambda: x[0].add(1).mul_(2)) == 2
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+def test_the_fast_loop_needs_at_most_half_as_many_operations_again_for_sn(architecture):
+    config = {"architecture": architecture, "size": 32, "width": 4, "batch_size": 2, "channels": 1}
+    made = benchmark.candidates(config, torch.zeros(2, 1, 32, 32))
+    counts = {name: made[name].operations() for name in made if name.startswith(("none", "spectral_norm"))}
+    assert counts["spectral_norm, one pass"] <= 1.5 * counts["none"]
+    assert counts["spectral_norm, bfloat16"] <= 1.5 * counts["none, bfloat16"]
+    assert counts[benchmark.FUSED] < counts[benchmark.TORCHS] < counts["spectral_norm"]
+
+
+def test_the_benchmark_of_layers(tmp_path, monkeypatch, capsys):
+    networks = {"small": (lambda: torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 1)), (6,))}
+    monkeypatch.setattr(benchmark, "NETWORKS", networks)
+    output = tmp_path / "layers.json"
+    arguments = ["benchmark", "--profile", "cpu", "--layers", "--rounds", "3", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    benchmark.main()
+    shown, result = capsys.readouterr().out, json.loads(output.read_text())
+    step = result["steps"]["small"]
+    assert all(set(step[what]) == set(benchmark.VERSIONS) for what in ("milliseconds", "time_over_none", "operations"))
+    assert step["time_over_none"]["none"] == [1, 1, 1] and step["overhead_over_torchs"]["torch's"] == 1
+    assert all(low <= middle <= high for middle, low, high in step["time_over_none"].values())
+    kept = step["kept_megabytes"]  # of the first layer nothing but x is kept without SN, and x is not counted
+    assert kept["none"] * 1e6 == pytest.approx(64 * 5 * 4, abs=1) and kept["fused"] > kept["none"]
+    assert set(result["iterations"]) == {"cnn", "resnet"} and "together" in shown
 
 
 def test_each_network_is_wrapped_once(monkeypatch):
