@@ -2,7 +2,8 @@
 
 ``train(config, images, updates=fast_updates(config))`` is the loop of training.py with its networks wrapped. In float32
 the result agrees with the plain one up to rounding (a test compares them). sigma is always computed in float32:
-products in low precision put it off by some tenths of a percent, in either direction (lecture 05).
+products in low precision put it off by some tenths of a percent, in either direction (lecture 05). SN layers become
+FusedSpectralNorm, and their rounds are made for all layers together; state_dicts stay what they were.
 """
 
 from __future__ import annotations
