@@ -53,8 +53,9 @@ class Together:
 
     def __init__(self, network: nn.Module) -> None:
         lists = [m for m in network.modules() if isinstance(m, parametrize.ParametrizationList)]
-        parts = [(m[0], m.original) for m in lists if isinstance(m[0], PreparedSpectralNorm)]
-        self.layers = [(p, w) for p, w in parts if w.ndim > 1 and p.n_power_iterations == 1]
+        parts = [(m[0], m.original) for m in lists if isinstance(m[0], PreparedSpectralNorm) and m.original.ndim > 1]
+        kinds = [(part.n_power_iterations, part.eps, weight.dtype, weight.device) for part, weight in parts]
+        self.layers = [layer for layer, kind in zip(parts, kinds) if kind == (1, *kinds[0][1:])]  # others: one by one
         if not self.layers:
             return
         self.axes, order, start = [], [], 0
@@ -108,9 +109,7 @@ class Fast(nn.Module):
     def __init__(self, network: nn.Module, precision: str, compiled: Callable | None = None) -> None:
         super().__init__()
         self.network = network
-        if (
-            world_size() == 1
-        ):  # else DistributedDataParallel has noted how gradients lie in memory, and would mix them up
+        if world_size() == 1:  # DistributedDataParallel mixes up gradients whose layout has changed since it was made
             network.to(memory_format=torch.channels_last)  # what a GPU's convolutions prefer
         self.precision, self.compiled = precision, compiled
         self.together = Together(fuse(self.network, PreparedSpectralNorm))

@@ -253,3 +253,15 @@ def test_each_network_is_wrapped_once(monkeypatch):
     config = Config("spectral_norm", "A", **{**TINY, "steps": 3})
     train(config, images(), updates=fast_updates(config, "float32"))
     assert len(made) == 2
+
+
+def test_layers_of_another_kind_are_normalized_one_by_one():
+    network = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(4)))
+    for layer, options in zip(network, ({}, {"n_power_iterations": 2}, {"eps": 1e-6}, {})):
+        spectral_norm(layer, **options)
+    twin = copy.deepcopy(network)
+    fast = Fast(network, "float32")
+    assert len(fast.together.layers) == 2
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(fast(x), twin(x))
+    torch.testing.assert_close(network.state_dict(), twin.state_dict(), rtol=1e-6, atol=1e-6)
