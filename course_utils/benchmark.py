@@ -228,8 +228,8 @@ class Normalized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the network gives for x."""
-        self.together.normalize()
-        return self.network(x)
+        with self.together:
+            return self.network(x)
 
 
 def normalized(model: nn.Module, version: str) -> nn.Module:

@@ -36,12 +36,14 @@ def used_parameters(network: nn.Module) -> dict[str, Tensor]:
 
 
 class PreparedSpectralNorm(FusedSpectralNorm):
-    """FusedSpectralNorm that hands out, once, the weight that `Together` has normalized in advance."""
+    """FusedSpectralNorm that lets `Together`, while that is at work, normalize its weight with all others."""
+
+    together: Together | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return weight / sigma(weight), of the same shape."""
-        ready = self.__dict__.setdefault("ready", [])
-        return ready.pop() if ready else super().forward(weight)
+        together = self.together
+        return together.weight_of(self) if together and together.at_work else super().forward(weight)
 
 
 class Together:
@@ -49,9 +51,12 @@ class Together:
 
     Only the products with the weights are made layer by layer. The vectors lie in the rows of a matrix, filled up with
     zeros, so that all lengths are found at once; their entries have the order in which the weights lie in memory.
+    ``with together:`` the weights may be used, each once; the round is made when the first is asked for, and so not at
+    all if `parametrize.cached` has them still.
     """
 
     def __init__(self, network: nn.Module) -> None:
+        self.at_work, self.made = False, {}
         lists = [m for m in network.modules() if isinstance(m, parametrize.ParametrizationList)]
         parts = [(m[0], m.original) for m in lists if isinstance(m[0], PreparedSpectralNorm) and m.original.ndim > 1]
         kinds = [(part.n_power_iterations, part.eps, weight.dtype, weight.device) for part, weight in parts]
@@ -60,6 +65,7 @@ class Together:
             return
         self.axes, order, start = [], [], 0
         for part, weight in self.layers:
+            part.together = self
             rest = [axis for axis in range(weight.ndim) if axis != part.dim]
             by_memory = sorted(rest, key=lambda axis: (-weight.stride(axis), -weight.shape[axis]))
             self.axes.append((part.dim, *by_memory))
@@ -75,11 +81,21 @@ class Together:
             weight.new_zeros(*size) for size in ((1,), self.there.shape, (len(order), rows))
         )
 
+    def __enter__(self) -> None:
+        self.at_work, self.made = all(part.training for part, _ in self.layers), {}
+
+    def __exit__(self, *error: object) -> None:
+        self.at_work, self.made = False, {}
+
+    def weight_of(self, part: PreparedSpectralNorm) -> Tensor:
+        """The normalized weight of one of the layers, once for each round."""
+        if part not in self.made:
+            self.normalize()
+        return self.made.pop(part)
+
     def normalize(self) -> None:
-        """Make a round in each layer, as FusedSpectralNorm does, and lay the normalized weights ready."""
-        parts = [part for part, _ in self.layers if part.training]
-        if not parts or len(parts) < len(self.layers):
-            return
+        """Make a round in each layer, as FusedSpectralNorm does, and keep the normalized weights."""
+        parts = [part for part, _ in self.layers]
         laid = [weight.permute(axes) for (_, weight), axes in zip(self.layers, self.axes)]  # d_out first, as in memory
         with own_precision(self.zero), torch.no_grad():
             least, matrices = least_norm(parts[0].eps, self.zero.dtype), [weight.detach().flatten(1) for weight in laid]
@@ -100,7 +116,7 @@ class Together:
         found = zip(parts, laid, self.axes, self.shapes, sigma, u, v)
         for part, weight, axes, (m, n), sigma_of_layer, u_row, v_row in found:
             made = DivisionBySigma.apply(weight, sigma_of_layer, u_row[:m], v_row[:n], 0)
-            part.ready = [made.permute([axes.index(axis) for axis in range(weight.ndim)])]
+            self.made[part] = made.permute([axes.index(axis) for axis in range(weight.ndim)])
 
 
 class Fast(nn.Module):
@@ -117,8 +133,7 @@ class Fast(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What the network gives for x, in float32."""
         x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        with parametrize.cached():
-            self.together.normalize()
+        with parametrize.cached(), self.together:
             used = used_parameters(self.network)  # sigma in float32, before autocast; the cache hands it out below
             with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
                 return (self.compiled(used, x) if self.compiled else self.network(x)).float()

@@ -107,7 +107,7 @@ def test_all_layers_together_move_as_each_alone(architecture, channels_last):
     plain, network, together = moving(architecture, channels_last)
     pulls = {}
     for _ in range(3):
-        together.normalize()
+        together.__enter__()
         for name, layer in named_layers(network).items():
             twin = named_layers(plain)[name]
             weight, expected = layer.weight, twin.weight
@@ -127,11 +127,22 @@ def test_together_zero_stays_overflow_shows_and_the_other_layers_do_not_notice(v
     plain, network, together = moving("cnn", True)
     for net in (network, plain):
         linear_layers(net)[1].parametrizations.weight.original.data.fill_(value)
-    together.normalize()
+    together.__enter__()
     for layer, twin in zip(linear_layers(network), linear_layers(plain)):
         torch.testing.assert_close(layer.weight, twin.weight, rtol=1e-5, atol=1e-6, equal_nan=True)
     torch.testing.assert_close(network.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6, equal_nan=True)
-    assert linear_layers(plain)[1].eval().weight.isnan().all() == (value != 0)
+    assert linear_layers(plain)[1].eval().weight.isnan().all() == (value != 0) and not together.made
+
+
+@pytest.mark.parametrize("architecture", ["cnn", "resnet"])
+def test_passes_of_one_update_share_a_round(architecture):
+    """Under SN with the penalty an update of D has two passes, and the cache hands the weights of the first to the second."""
+    config = Config("spectral_norm", "C", architecture=architecture, penalty=True, **{**TINY, "steps": 1})
+    plain, quick = train(config, images()), train(config, images(), updates=fast_updates(config, "float32"))
+    torch.testing.assert_close(plain.curves, quick.curves, rtol=1e-4, atol=1e-5)
+    buffers = [dict(run.discriminator.named_buffers()) for run in (plain, quick)]
+    assert len(buffers[0]) == 2 * len(linear_layers(plain.discriminator))
+    torch.testing.assert_close(*buffers, rtol=1e-3, atol=1e-4)  # after two rounds, and one step of Adam between them
 
 
 def test_in_evaluation_mode_nothing_moves_behind_fast():
