@@ -43,7 +43,8 @@ def float32_by_default() -> Iterator[None]:
 def own_precision(tensor: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: products stay in the type of `tensor`. In bfloat16, u and v lose their length."""
     device = tensor.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from course_utils import training
 from course_utils.data import DATA_DIR, load_fashion_mnist
 from course_utils.long_runs import record_plan, sweep
+from course_utils.long_runs.benchmark import NETWORKS, VERSIONS
 from course_utils.long_runs.sweep import plan
 from course_utils.methods import METHODS
 from course_utils.metrics import features_of, frechet_distance
@@ -29,7 +30,15 @@ LONG = sorted(FOLDER.glob("*/*.npz"))  # as many as there are until now
 def test_the_folder_holds_the_whole_plan_and_stays_small():
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(PLAN)
     others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz" and path.is_file()}
-    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "PLAN.md", "COMMIT", "recurrent.json"}
+    assert others == {
+        "judge.pt",
+        "best_generator.pt",
+        "benchmark_cpu.json",
+        "benchmark_layers.json",
+        "PLAN.md",
+        "COMMIT",
+        "recurrent.json",
+    }
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
 
 
@@ -154,9 +163,30 @@ def test_the_recorded_benchmark_compares_every_method():
     assert result["rounds"] >= 9 and {"torch", "device"} <= set(result["environment"])
 
 
+def test_the_recorded_versions_of_sn():
+    """What the fused layer was made for; counts are checked against a run of today in test_fast.py."""
+    result = json.loads((FOLDER / "benchmark_layers.json").read_text())
+    assert list(result["steps"]) == list(NETWORKS) and result["rounds"] >= 30
+    for name in ("dense 4608 -> 512", "MLP 1024-1024-1"):
+        assert result["steps"][name]["overhead_over_torchs"]["fused"] <= 0.5
+    for step in result["steps"].values():
+        assert set(step["time_over_none"]) == set(VERSIONS)
+        assert step["operations"]["fused"] < step["operations"]["torch's"] < step["operations"]["from scratch"]
+    for count in result["iterations"].values():
+        assert count["spectral_norm, bfloat16"] <= 1.5 * count["none, bfloat16"]
+        assert count["spectral_norm, one pass"] <= 1.5 * count["none"]
+
+
 def test_the_data_page_names_every_kind_of_file():
     text = (Path(DATA_DIR) / "README.md").read_text()
-    for name in ("best.npz", "best_generator.pt", "judge.pt", "benchmark_cpu.json", "METHOD-SETTING-SEED.npz"):
+    for name in (
+        "best.npz",
+        "best_generator.pt",
+        "judge.pt",
+        "benchmark_cpu.json",
+        "benchmark_layers.json",
+        "METHOD-SETTING-SEED.npz",
+    ):
         assert name in text
 
 
