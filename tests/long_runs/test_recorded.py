@@ -84,15 +84,15 @@ def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, mo
     monkeypatch.setattr(record_plan, "load_fashion_mnist", lambda size: data)
     folder, work = tmp_path / "records", tmp_path / "work"
     monkeypatch.setattr(sys, "argv", ["record_plan", str(folder), "--work", str(work)])
-    update, calls = training.update_generator, []
+    iteration, calls = training.iteration, []
 
     def stopped(*args):
         calls.append(1)
         if len(calls) == 7:
             signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return iteration(*args)
 
-    monkeypatch.setattr(training, "update_generator", stopped)
+    monkeypatch.setattr(training, "iteration", stopped)
     with pytest.raises(SystemExit) as stop:
         record_plan.main()
     assert stop.value.code == 130 and (work / "pictures-weight_norm-0" / "checkpoint.pt").exists()
@@ -201,19 +201,19 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_run_it_was_in(tmp_path, monkey
     with pytest.raises(SystemExit):
         sweep.main()
     assert "the plan has no bets" in capsys.readouterr().err
-    update = training.update_generator
+    iteration = training.iteration
 
     def stopped(*args):
         signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return iteration(*args)
 
     monkeypatch.setattr(sys, "argv", [*command, "--only", "best"])
-    monkeypatch.setattr(training, "update_generator", stopped)
+    monkeypatch.setattr(training, "iteration", stopped)
     with pytest.raises(SystemExit) as stop:
         sweep.main()
     assert stop.value.code == 130 and (work / "best" / "checkpoint.pt").exists()
     assert [path.name for path in folder.iterdir()] == ["judge.pt"]
-    monkeypatch.setattr(training, "update_generator", update)
+    monkeypatch.setattr(training, "iteration", iteration)
     sweep.main()
     assert sorted(path.name for path in folder.iterdir()) == ["best.npz", "best_generator.pt", "judge.pt"]
     assert load_record(folder / "best.npz").about["steps_done"] == 3 and not list(work.iterdir())
