@@ -7,6 +7,7 @@ so the work can be interrupted and goes on where it was. A lecture is recorded a
 """
 
 import contextlib
+import gc
 import hashlib
 import inspect
 import io
@@ -30,6 +31,7 @@ from PIL import Image
 from .. import interactive, plotting
 
 ROOT = Path(__file__).resolve().parents[2]
+FORMAT = 1  # of what is recorded: raise it, and all frames are made anew
 MOST = 240  # frames of a figure
 MAX_FIGURE = 4_000_000  # bytes of all pictures of a figure
 
@@ -127,7 +129,8 @@ class Recorder:
         name, self.number = f"{self.cell}-{self.number}", self.number + 1
         if (self.folder / f"{name}.json").exists():
             return
-        began = time.perf_counter()
+        began = time.process_time()
+        gc.freeze()  # as explore does: drawing is faster when Python looks through fewer objects for garbage
         defaults = {n: inspect.signature(draw).parameters[n].default for n in controls}
         every = {n: values_of(spec) for n, spec in controls.items()}
         for n, value in defaults.items():  # (low, high, step) can miss a float default by rounding
@@ -172,7 +175,7 @@ class Recorder:
             "pictures": [picture for picture, _ in shown],
             "texts": [text for _, text in shown],
             "bytes": total,
-            "seconds": round(time.perf_counter() - began, 1),
+            "seconds": round(time.process_time() - began, 1),
         }
         _write(self.folder / f"{name}.json", json.dumps(record).encode())
 
@@ -206,7 +209,7 @@ def _write(path: Path, content: bytes) -> None:
 def key_of(lecture: Path, most: int) -> str:
     """What the frames of a lecture depend on, as one number: its code, the module's, and how many frames may be made."""
     nb = nbformat.read(lecture, as_version=4)
-    digest = hashlib.sha256(str(most).encode())
+    digest = hashlib.sha256(f"{FORMAT} {most}".encode())
     for source in [cell.source for cell in nb.cells if cell.cell_type == "code"]:
         digest.update(source.encode())
     for path in sorted((ROOT / "course_utils").glob("*.py")):
@@ -215,8 +218,14 @@ def key_of(lecture: Path, most: int) -> str:
 
 
 def record(lecture: Path, folder: Path, most: int = MOST) -> None:
-    """Run the lecture's cells in this process and write the frames of its figures into ``folder``."""
-    recorder = interactive.explore = Recorder(folder, most)
+    """Run the lecture's cells in this process and write the frames of its figures into ``folder``/its name."""
+    place, key = folder / lecture.stem, key_of(lecture, most)
+    if _state(place).get("key") != key:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    state = {"key": key, "most": most, "complete": False}
+    _write(place / "state.json", json.dumps(state).encode())
+    recorder = interactive.explore = Recorder(place, most)
     shell = InteractiveShell.instance()
     os.chdir(lecture.parent)
     for cell in nbformat.read(lecture, as_version=4).cells:
@@ -224,6 +233,7 @@ def record(lecture: Path, folder: Path, most: int = MOST) -> None:
             recorder.begin(cell.id)
             with contextlib.redirect_stdout(io.StringIO()):
                 shell.run_cell(cell.source).raise_error()
+    _write(place / "state.json", json.dumps(state | {"complete": True}).encode())
 
 
 def is_complete(lecture: Path, folder: Path, most: int | None = None) -> bool:
@@ -233,9 +243,9 @@ def is_complete(lecture: Path, folder: Path, most: int | None = None) -> bool:
     return bool(state.get("complete")) and state.get("key") == key_of(lecture, most)
 
 
-def _state(folder: Path) -> dict:
+def _state(place: Path) -> dict:
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return json.loads((place / "state.json").read_text(encoding="utf-8"))
     return {}
 
 
@@ -244,39 +254,32 @@ def make(lectures: list[Path], folder: Path, most: int = MOST, processes: int = 
 
     Raises RuntimeError, with the end of what it wrote, if a lecture cannot be run.
     """
-    waiting = [path for path in lectures if not is_complete(path, folder, most)]
-    for path in waiting:
-        place, key = folder / path.stem, key_of(path, most)
-        if _state(place).get("key") != key:
-            shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True, exist_ok=True)
-        _write(place / "state.json", json.dumps({"key": key, "most": most, "complete": False}).encode())
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "COURSE_STRICT": "0"}
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = sorted((path for path in lectures if not is_complete(path, folder, most)), key=lambda p: p.stat().st_size)
+    laptop = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "COURSE_STRICT": "0", "COURSE_PROFILE": "cpu"}
     running: dict[Path, tuple[subprocess.Popen, float]] = {}
-    waiting.sort(key=lambda path: path.stat().st_size)  # the longest is last in the list, and taken first
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                path = waiting.pop()
-                command = [sys.executable, "-m", "course_utils.classroom.frames", str(path), str(folder / path.stem)]
-                with (folder / path.stem / "log").open("w") as log:
-                    process = subprocess.Popen([*command, str(most)], cwd=ROOT, env=environment, stdout=log, stderr=log)
-                running[path] = process, time.monotonic()
+                path = waiting.pop()  # the longest first
+                command = [sys.executable, "-m", "course_utils.classroom.frames", str(path.resolve()), str(folder)]
+                with (folder / f"{path.stem}.log").open("w") as log:
+                    where = {"cwd": ROOT, "env": {**os.environ, **laptop}, "stdout": log, "stderr": log}
+                    running[path] = subprocess.Popen([*command, str(most)], **where), time.monotonic()
             for path, (process, began) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[path]
-                place = folder / path.stem
+                log = (folder / f"{path.stem}.log").read_text(encoding="utf-8", errors="replace").strip()
                 if process.returncode:
-                    log = (place / "log").read_text(encoding="utf-8", errors="replace")
                     raise RuntimeError(f"{path.name} did not run to its end:\n{log[-2000:]}")
-                state = _state(place) | {"complete": True}
-                _write(place / "state.json", json.dumps(state).encode())
-                yield f"frames of {path.name}: {time.monotonic() - began:.0f} s"
+                yield f"frames of {path.name}: {time.monotonic() - began:.0f} s, {log.splitlines()[-1]}"
             time.sleep(0.1)
     finally:
         for process, _ in running.values():
             process.terminate()
+            process.wait()
 
 
 def figures(folder: Path) -> dict[str, dict]:
@@ -286,3 +289,4 @@ def figures(folder: Path) -> dict[str, dict]:
 
 if __name__ == "__main__":
     record(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    print(f"{time.process_time():.0f} s of processor time")

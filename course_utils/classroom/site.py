@@ -74,16 +74,17 @@ def page(nb: NotebookNode, name: str, options: Options, recorded: dict[str, dict
         number = 0
         for output in cell.outputs:
             if note := _controls(output):
-                found = recorded.get(f"{cell.id}-{number}")
-                shown[-2:] = [_html(_moving(found, f"{name}/{cell.id}-{number}") if found else _still(*shown[-2:], note))]
+                figure = f"{cell.id}-{number}"
+                moving = _moving(recorded[figure], f"{name}/{figure}") if figure in recorded else ""
+                shown[-2:] = [_html(moving or _still(*shown[-2:], note))]
                 number += 1
             elif "image/png" in output.get("data", {}):
                 shown.append(_html(_picture(output, figures)))
             else:
                 shown.append(output)
         cell.outputs = shown
-    title = nb.cells[0]
-    title.source = re.sub(r"^# .+$", lambda found: f"{found[0]}\n\n{_links(name, options)}", title.source, count=1, flags=re.MULTILINE)
+    title, text = nb.cells[0].source.split("\n", 1)
+    nb.cells[0].source = f"{title}\n\n{_links(name, options)}\n{text}"
     return nb
 
 
@@ -175,7 +176,7 @@ def write_sources(source: Path, out: Path, lectures: list[Path], options: Option
         link = f'<a href="../../downloads/exercises/{path.name}" download>This notebook</a>'
         exercise.cells[0].source += f"\n\n{link} · [how to run it](../../index.md#open-it-elsewhere)"
         exercise.cells.insert(0, exercise.cells.pop(1))  # a page begins with its title
-        exercise.cells[0].source = re.sub(r"^# (.+)$", r"# \1: exercises", exercise.cells[0].source, count=1, flags=re.MULTILINE)
+        exercise.cells[0].source = exercise.cells[0].source.replace("\n", ": exercises\n", 1)
         nbformat.write(exercise, source / "notebooks/exercises" / path.name)
     copy_mathjax(out / "slides/mathjax")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -206,7 +207,8 @@ def copy_frames(figures: dict[str, dict], recorded: Path, out: Path) -> None:
     for name, figure in figures.items():
         for picture in {figure["base"], *figure["pictures"]}:
             shutil.copyfile(recorded / picture, out / picture)
-        data = {"values": [control["values"] for control in figure["controls"]], "pictures": figure["pictures"], "texts": figure["texts"]}
+        data = {"values": [control["values"] for control in figure["controls"]]}
+        data |= {part: figure[part] for part in ("pictures", "texts")}
         key = json.dumps(f"../frames/{out.name}/{name}")
         (out / f"{name}.js").write_text(f"courseFrames[{key}] = {json.dumps(data)};\n", encoding="utf-8")
 
@@ -228,6 +230,7 @@ def build(out: Path, lectures: list[Path], options: Options, recorded: Path) -> 
         done = subprocess.run([*command, "-d", str(trees), str(source), str(fresh)], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"Sphinx says:\n{done.stderr.strip()}")
+        (fresh / "_static/scripts/fontawesome.js").write_text("")  # 1.6 MB: the theme's font draws these icons as well
         (fresh / ".nojekyll").write_text(MARK, encoding="utf-8")  # for GitHub: _static is a folder like any other
         for left in (".buildinfo", "objects.inv"):
             (fresh / left).unlink(missing_ok=True)
@@ -240,14 +243,23 @@ def build(out: Path, lectures: list[Path], options: Options, recorded: Path) -> 
 def main(arguments: list[str]) -> int:
     """Build the site that the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m course_utils.classroom.site", description="Build the website.")
-    parser.add_argument("out", nargs="?", type=Path, default=ROOT / "site", help="folder for the site (default: site)")
-    parser.add_argument("--notes", action="store_true", help="show the lecturer's notes")
-    parser.add_argument("--solutions", action="store_true", help="show the solutions of the exercises")
-    parser.add_argument("--repository", default="", metavar="OWNER/NAME", help="on GitHub: adds links to Colab and Binder")
-    parser.add_argument("--frames", nargs="*", metavar="LECTURE", help="first make the frames of these lectures, such as 03; of all if none is named")
-    parser.add_argument("--frames-folder", type=Path, default=ROOT / "frames", metavar="FOLDER", help="where frames are kept (default: frames)")
-    parser.add_argument("--most", type=int, default=frames.MOST, help="frames of a figure, at most (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="lectures to run side by side (default: %(default)s)")
+    add = parser.add_argument
+    add("out", nargs="?", type=Path, default=ROOT / "site", help="folder for the site (default: site)")
+    add("--notes", action="store_true", help="show the lecturer's notes")
+    add("--solutions", action="store_true", help="show the solutions of the exercises")
+    add("--repository", default="", metavar="OWNER/NAME", help="on GitHub: adds links that open Colab and Binder")
+    add(
+        "--frames", nargs="*", metavar="LECTURE", help="first draw the figures of these lectures, such as 03, or of all"
+    )
+    add(
+        "--frames-folder",
+        type=Path,
+        default=ROOT / "frames",
+        metavar="FOLDER",
+        help="to keep them in (default: frames)",
+    )
+    add("--most", type=int, default=frames.MOST, help="frames of a figure, at most (default: %(default)s)")
+    add("--processes", type=int, default=2, help="lectures to run side by side (default: %(default)s)")
     options = parser.parse_args(arguments)
     lectures = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     try:

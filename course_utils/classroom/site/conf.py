@@ -16,7 +16,9 @@ myst_update_mathjax = False
 suppress_warnings = ["myst.header"]
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2}
+html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "navbar_persistent": []}
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_favicon = "favicon.svg"
 html_static_path = ["site.css", "frames.js"]
 html_css_files = ["site.css"]
 html_js_files = [("frames.js", {"defer": "defer"})]
