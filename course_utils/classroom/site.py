@@ -10,6 +10,7 @@ import argparse
 import base64
 import hashlib
 import html
+import io
 import json
 import re
 import shutil
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Path(__file__).with_name("site")
 MAX_SITE = 60_000_000  # bytes of the whole site, so that it fits any host and any patience
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
+LECTURE_LINK = re.compile(r'href="([^":/]+)\.ipynb')
 MARK = "Written by python -m course_utils.classroom.site, which will write this folder anew.\n"
 
 
@@ -99,11 +101,11 @@ def _html(text: str) -> NotebookNode:
 
 
 def _picture(output: NotebookNode, figures: Path) -> str:
-    """Write the stored picture into ``figures``; return the tag that shows it."""
+    """Write the stored picture into ``figures``, the same pixels in fewer bytes; return the tag that shows it."""
     content = base64.b64decode(output.data["image/png"])
-    path = figures / f"{hashlib.sha256(content).hexdigest()[:16]}.png"
-    path.write_bytes(content)
-    with Image.open(path) as picture:
+    path = figures / f"{hashlib.sha256(content).hexdigest()[:16]}.webp"
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.save(path, "webp", lossless=True, quality=50, method=4)
         return _tag(f"../figures/{path.name}", output.metadata.get("image/png", {}).get("alt", ""), picture.size)
 
 
@@ -166,7 +168,8 @@ def write_sources(source: Path, out: Path, lectures: list[Path], options: Option
         name, place = path.stem, recorded / path.stem
         nb = published(nbformat.read(path, as_version=4), options)
         nbformat.write(nb, out / "downloads" / path.name)
-        (out / "slides" / f"{name}.html").write_text(deck(nb, options.solutions), encoding="utf-8")
+        slides = LECTURE_LINK.sub(r'href="../notebooks/\1.html', deck(nb, options.solutions))
+        (out / "slides" / f"{name}.html").write_text(slides, encoding="utf-8")
         figures = frames.figures(place) if frames.is_complete(path, recorded) else {}
         if figures:
             copy_frames(figures, place, out / "frames" / name)

@@ -11,6 +11,7 @@ nb_merge_streams = True
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_dmath_double_inline = True  # a formula may follow its sentence without an empty line
 myst_heading_anchors = 4
 myst_update_mathjax = False
 suppress_warnings = ["myst.header"]
