@@ -6,7 +6,8 @@ for (const figure of document.querySelectorAll(".explore[data-frames]")) {
   const image = figure.querySelector("img"), numbers = figure.querySelector("pre"), canvas = document.createElement("canvas");
   const controls = [...figure.querySelectorAll("input")];
   const place = input => input.type === "checkbox" ? Number(input.checked) : Number(input.value);
-  let loading = null, wanted = 0;
+  const layers = new Map();
+  let loading = null, base = null, wanted = 0;
 
   const load = () => loading ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -16,11 +17,24 @@ for (const figure of document.querySelectorAll(".explore[data-frames]")) {
     document.head.append(script);
   });
   const index = (data, places) => places.reduce((sum, here, i) => sum * data.values[i].length + here, 0);
-  const picture = (data, places) => {
-    const layer = new Image();
-    layer.src = folder + data.pictures[index(data, places)];
-    return layer;
+  const picture = (data, places) => { // each is asked for once
+    const file = data.pictures[index(data, places)];
+    if (!layers.has(file)) {
+      const layer = new Image();
+      layer.src = folder + file;
+      layer.ready = layer.decode();
+      layer.ready.catch(() => layers.delete(file));
+      layers.set(file, layer);
+    }
+    return layers.get(file);
   };
+  const fetchNear = (data, places) => places.forEach((here, i) => { // what the next key may ask for
+    const last = data.values[i].length - 1;
+    for (const near of [here - 1, here + 1, 0, last]) {
+      if (near >= 0 && near <= last) picture(data, places.with(i, near));
+    }
+  });
+  const touched = () => load().then(data => fetchNear(data, controls.map(place))).catch(() => {});
 
   async function show() {
     const mine = ++wanted, places = controls.map(place);
@@ -30,7 +44,7 @@ for (const figure of document.querySelectorAll(".explore[data-frames]")) {
         if (input.type !== "range") return;
         input.ariaValueText = input.nextElementSibling.textContent = data.values[i][places[i]];
       });
-      await Promise.all([image.decode(), layer.decode()]);
+      await Promise.all([base ??= image.decode(), layer.ready]);
       if (mine !== wanted) return; // a later move was faster
       [canvas.width, canvas.height] = [layer.naturalWidth, layer.naturalHeight];
       for (const each of [image, layer]) canvas.getContext("2d").drawImage(each, 0, 0);
@@ -41,16 +55,15 @@ for (const figure of document.querySelectorAll(".explore[data-frames]")) {
       }
       numbers.textContent = data.texts[index(data, places)];
       figure.dataset.shown = places.join(" ");
-      places.forEach((here, i) => [here - 1, here + 1].forEach(near => { // what the next key may ask for
-        if (near >= 0 && near < data.values[i].length) picture(data, places.with(i, near));
-      }));
+      fetchNear(data, places);
     } catch (error) {
+      base = null;
       numbers.textContent = error.message;
     }
   }
   for (const input of controls) {
-    input.addEventListener("focus", () => load().catch(() => {}));
-    input.addEventListener("pointerdown", () => load().catch(() => {}));
+    input.addEventListener("focus", touched);
+    input.addEventListener("pointerdown", touched);
     input.addEventListener("input", show);
   }
 }
