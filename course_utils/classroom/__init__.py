@@ -1,1 +1,4 @@
-"""What makes pages of the lectures: for the classroom, and for the web."""
+"""What a class sees, built from the lectures: exercise notebooks, slides, setup cells, the website.
+
+One door for all commands: ``python -m course_utils --help``.
+"""

@@ -1,4 +1,4 @@
-"""Interactive figures as frames, for pages without a kernel: ``python -m course_utils.classroom.site --frames`` makes them.
+"""Interactive figures as frames, for pages without a kernel: ``python -m course_utils site --frames`` makes them.
 
 A lecture is run once, with ``explore`` replaced by a recorder: it draws the figure for each combination of the controls'
 values and keeps the picture and the text. Where these would be too many, a control takes fewer values, evenly chosen,

@@ -1,4 +1,4 @@
-"""Build the course's website: ``python -m course_utils.classroom.site`` (then open ``site/index.html`` in a browser).
+"""Build the course's website: ``python -m course_utils site`` (then open ``site/index.html`` in a browser).
 
 Pages are made from the stored outputs; nothing is executed, and no page asks another host for anything. The folder can
 be put on any static host. Solutions and the lecturer's notes are left out unless ``--solutions`` or ``--notes`` is given.
@@ -24,16 +24,16 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
-from ..exercises import exercise_notebook
-from ..slides import SOLUTION, copy_mathjax, deck
 from . import frames
+from .exercises import exercise_notebook
+from .slides import SOLUTION, copy_mathjax, deck
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = Path(__file__).with_name("site")
 MAX_SITE = 60_000_000  # bytes of the whole site, so that it fits any host and any patience
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
 LECTURE_LINK = re.compile(r'href="([^":/]+)\.ipynb')
-MARK = "Written by python -m course_utils.classroom.site, which will write this folder anew.\n"
+MARK = "Written by python -m course_utils site, which will write this folder anew.\n"
 
 
 @dataclass
@@ -245,7 +245,7 @@ def build(out: Path, lectures: list[Path], options: Options, recorded: Path) -> 
 
 def main(arguments: list[str]) -> int:
     """Build the site that the command line asks for; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m course_utils.classroom.site", description="Build the website.")
+    parser = argparse.ArgumentParser(prog="python -m course_utils site", description="Build the website.")
     add = parser.add_argument
     add("out", nargs="?", type=Path, default=ROOT / "site", help="folder for the site (default: site)")
     add("--notes", action="store_true", help="show the lecturer's notes")

@@ -18,14 +18,14 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import numpy as np
 import pytest
-from browser import REPORT, chromium  # noqa: F401
+from browser import REPORT
+from helpers import LECTURES, ROOT
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 from course_utils.classroom import frames
-from course_utils.classroom.site import MAX_SITE, ROOT, Options, build, main, published, write_sources
+from course_utils.classroom.site import MAX_SITE, Options, build, main, published, write_sources
 
-LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 MOVING = [path for path in LECTURES if path.name[:2] in ("01", "02")]  # whose figures get frames here
 ORIGIN = "http://course.test"  # no host has this name: every request is answered from the folder, or refused
 MAX_PAGE = 3_000_000  # bytes that a page loads until a control is touched
@@ -345,7 +345,7 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def offline(chromium: Browser) -> Iterator[BrowserContext]:  # noqa: F811
+def offline(chromium: Browser) -> Iterator[BrowserContext]:
     context = chromium.new_context(offline=True)
     yield context
     context.close()
