@@ -24,6 +24,7 @@ html_static_path = ["site.css", "frames.js"]
 html_css_files = ["site.css"]
 html_js_files = [("frames.js", {"defer": "defer"})]
 html_copy_source = False
+html_show_search_summary = False  # it begins with the names of the page's buttons
 html_show_sourcelink = False
 
 # The copy of MathJax that the decks use (version 2), which draws formulae without fonts.
@@ -34,7 +35,7 @@ mathjax2_config = {
     "messageStyle": "none",
     "showMathMenu": False,
     "TeX": {"extensions": ["AMSmath.js", "AMSsymbols.js"], "equationNumbers": {"autoNumber": "none"}},
-    "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]], "ignoreClass": "document", "processClass": "math"},
+    "tex2jax": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]]},
     "SVG": {"font": "STIX-Web", "useFontCache": False, "useGlobalCache": False, "linebreaks": {"automatic": False}},
 }  # fmt: skip
 
