@@ -26,6 +26,7 @@ def test_readme_has_two_commands() -> None:
     opening, testing = commands[:2]
     for command in (opening, testing):
         assert command.startswith("python3 -m venv .venv && .venv/bin/python -m pip install -r requirements")
+    assert " --ServerApp.root_dir=. " in opening  # JupyterLab shows the whole course, not only notebooks/
     assert opening.endswith("notebooks/00_start_here.ipynb") and testing.endswith("-m pytest")
 
 
