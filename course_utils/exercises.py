@@ -100,8 +100,8 @@ def stored(run, name):
         return []
     ids = [cell.id for cell in run if cell.outputs]
     alts = [about.get("alt", "") for cell in run for out in cell.outputs for about in out.get("metadata", {}).values()]
-    shows = "".join(f" {alt}" for alt in alts if alt)
-    line = (HEAVY if ids else NO_OUTPUT).format(name=name, id=run[0].id, shows=shows)
+    shows = "\n" + "".join(f"\n- {alt}" for alt in alts if alt)
+    line = (HEAVY if ids else NO_OUTPUT).format(name=name, id=run[0].id, shows=shows).rstrip()
     cells = [nbformat.v4.new_markdown_cell(line, id=f"without-{run[0].id}"[:64])]
     if ids:
         arguments = ", ".join(f'"{text}"' for text in (name, *ids))

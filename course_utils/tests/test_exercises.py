@@ -144,7 +144,7 @@ SCRATCH = [letter for letter in string.ascii_letters if letter != "F"]
 SCRATCH += """a1 acc accuracy alpha angle angles answer answers arc axes axis b1 basis batch best beta bias big bound bounds c1
     cell cells check_value circle coefficient column columns config copy core cos cost count counts curve curves d_in d_out
     data data_loader delta depth depths derivative device diff direction dist distance dx eig eigenvalues eps epsilon err
-    error errors eta exact example expected f_fake f_real factor fake fakes fast features fig final fixed full gap gaps gamma
+    error errors eta exact example expectation expected f_fake f_real factor fake fakes fast features fig final fixed full gap gaps gamma
     gen generator grad gradient gradients grid hat head here hidden history i1 identity idx images index indices init inner
     input_size inputs item items iterations j k1 kernel kernels key keys kinds kl label labels lam lambd large last latent
     layer layers left length lengths lhs limit line lines logits loss losses low lr m1 mask mat matrices matrix maximum
