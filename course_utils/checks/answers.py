@@ -1,5 +1,6 @@
 """What a check does with a student's answer: is it of the right kind, is it near the truth, or near a known mistake?"""
 
+import itertools
 import math
 import sys
 
@@ -136,6 +137,27 @@ def over(answer, cases, case, small=()):
                     shown = f" The smallest failing case: {', '.join(inputs)}." if inputs else ""
                     raise Wrong("value", f"{smaller}{shown}") from None
         raise
+
+
+def slips(formula, parts, most=2):
+    """Triples (code, wrong value, message) for ``compare(more=...)``: what one slip gives, then what two give.
+
+    ``formula(**choices)`` with no choice at all is the truth. ``parts`` holds, for each argument of it, what a student
+    may take in its place: {argument: {code: (choice, message)}}. The code of two slips is "one+other".
+    """
+    single = [(part, code, *slip) for part, some in parts.items() for code, slip in some.items()]
+    for count in range(1, most + 1):
+        for some in itertools.combinations(single, count):
+            choices = {part: choice for part, _, choice, _ in some}
+            if len(choices) == count:  # not two in one place
+                opening = "Two mistakes. " if count == 2 else ""
+                message = opening + " And: ".join(message for *_, message in some)
+                yield "+".join(code for _, code, *_ in some), formula(**choices), message
+
+
+def tidy(shape, rng):
+    """A random tensor for a smallest case: entries with one digit after the point, so that it can be typed in."""
+    return torch.randint(-20, 21, shape, generator=rng) / 10
 
 
 def written(tensor):

@@ -64,6 +64,8 @@ from course_utils.checks.answers import (  # noqa: F401  (the helpers are offere
     expect_tuple,
     kind,
     over,
+    slips,
+    tidy,
 )
 from course_utils.checks.watchdog import TimeLimit, Watchdog
 
