@@ -327,7 +327,7 @@ CASES = [
     Case("01-predict", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
     Case("01-sigma", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1), three_digits, cut_off, in_steps_of(5), in_steps_of(1)],
-         
+
          wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": [lambda W: torch.linalg.eigvals(W).abs().max(), formula_on],
                 "smallest": lambda W: scanned(W, pick=torch.min), "quadrant": lambda W: scanned(W, 0, math.pi / 2),
                 "largest-entry": lambda W: W.abs().max(), "columns": lambda W: W.norm(dim=0).max(), "rows": lambda W: W.norm(dim=1).max(),
