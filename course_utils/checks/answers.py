@@ -160,6 +160,17 @@ def tidy(shape, rng):
     return torch.randint(-20, 21, shape, generator=rng) / 10
 
 
+def small_matrices(rng):
+    """Two 2 x 2 matrices to show a mistake on: diag(2, 1), and one on which more mistakes show."""
+    yield torch.diag(torch.tensor([2.0, 1.0]))
+    while True:
+        W = tidy((2, 2), rng)
+        s = torch.linalg.svdvals(W)
+        if s[1] < 0.7 * s[0] and abs(float(s[0]) - 1) > 0.2 and float(W.abs().min()) > 0.2:
+            yield W
+            return
+
+
 def written(tensor):
     """A small tensor in one line, with three digits: [[1, 0.25], [-0.3, 2]]."""
 
@@ -170,7 +181,9 @@ def written(tensor):
 
 
 def as_tensor(value):
-    """A detached tensor on the CPU from a tensor, a number or something of numpy's; None from anything else."""
+    """A detached tensor on the CPU from a tensor, a number, a list of numbers or something of numpy's; None otherwise."""
+    if type(value) is list and value and all(is_number(x) for x in value):
+        value = torch.stack([torch.as_tensor(x, dtype=torch.float64).detach().cpu().reshape(()) for x in value])
     if type(value).__module__ == "numpy" and hasattr(value, "copy") and getattr(value, "dtype", "").kind in "biufc":
         value = torch.as_tensor(value.copy())  # a copy, because torch refuses negative strides
     elif isinstance(value, (int, float, complex)) and not isinstance(value, bool):
@@ -180,6 +193,16 @@ def as_tensor(value):
     if not isinstance(value, torch.Tensor) or value.is_meta or value.is_quantized:
         return None
     return (value if value.layout == torch.strided else value.to_dense()).detach().cpu()
+
+
+def is_number(x):
+    """Whether x is a real number of Python's or numpy's, or a tensor without axes."""
+    return (
+        isinstance(x, (int, float))
+        and not isinstance(x, bool)
+        or getattr(x, "shape", None) == ()
+        and as_tensor(x) is not None
+    )
 
 
 def kind(value):

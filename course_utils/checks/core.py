@@ -65,6 +65,7 @@ from course_utils.checks.answers import (  # noqa: F401  (the helpers are offere
     kind,
     over,
     slips,
+    small_matrices,
     tidy,
 )
 from course_utils.checks.watchdog import TimeLimit, Watchdog

@@ -16,6 +16,7 @@ from course_utils.checks.core import (
     guarded,
     over,
     slips,
+    small_matrices,
     tidy,
 )
 
@@ -34,17 +35,6 @@ def triplet(W):
     """sigma, u_1 and v_1 in double precision."""
     u, s, vh = torch.linalg.svd(W.double(), full_matrices=False)
     return s[0], u[:, 0], vh[0]
-
-
-def smallest(rng):
-    """Two 2 x 2 matrices to show a mistake on: diag(2, 1), and one on which more mistakes show."""
-    yield torch.diag(torch.tensor([2.0, 1.0]))
-    while True:
-        W = tidy((2, 2), rng)
-        s = torch.linalg.svdvals(W)
-        if s[1] < 0.7 * s[0] and abs(float(s[0]) - 1) > 0.2 and float(W.abs().min()) > 0.2:
-            yield W
-            return
 
 
 COLUMN = "One of the two vectors is not the right one: u_1 is the first column of U, v_1 the first row of Vh."
@@ -79,7 +69,7 @@ def check_sigma_gradient(answer, rng):
         return compare(answer(W), truth, 1e-4, "The gradient", hints)
 
     shapes = [(4, 4), (3, 5), (6, 2), (1, 4), (5, 1)]
-    return over(answer, ((matrix(shape, rng),) for shape in shapes), case, [(W,) for W in smallest(rng)])
+    return over(answer, ((matrix(shape, rng),) for shape in shapes), case, [(W,) for W in small_matrices(rng)])
 
 
 @exercise("02-direction", "a step in any direction")
@@ -145,7 +135,7 @@ def check_direction(answer, rng):
 
     shapes = [(4, 4), (3, 5), (6, 2), (1, 4)]
     cases = ((matrix(shape, rng), torch.randn(shape, generator=rng)) for shape in shapes)
-    return over(answer, cases, case, [(W, tidy((2, 2), rng)) for W in smallest(rng)])
+    return over(answer, cases, case, [(W, tidy((2, 2), rng)) for W in small_matrices(rng)])
 
 
 def plain(triples):
@@ -222,7 +212,7 @@ def check_gradient(answer, rng):
         return W, torch.randn(n, W.shape[0], generator=rng) + h @ W.T, h  # so that lambda is not small
 
     shapes = [(7, (4, 4)), (9, (3, 5)), (8, (6, 2)), (1, (2, 3)), (5, (1, 4))]
-    small = [(W, tidy((2, 2), rng), tidy((2, 2), rng)) for W in smallest(rng)]
+    small = [(W, tidy((2, 2), rng), tidy((2, 2), rng)) for W in small_matrices(rng)]
     return over(answer, (batch(n, matrix(shape, rng)) for n, shape in shapes), case, small)
 
 
@@ -543,7 +533,7 @@ def check_bug(answer, rng):
         return compare(W_sn, A / s, 1e-4, "W_sn", hints)
 
     cases = ((matrix(shape, rng), unit(shape[0], rng)) for shape in [(4, 4), (3, 5), (6, 2)])
-    return over(answer, cases, case, [(W, torch.tensor([0.6, 0.8])) for W in smallest(rng)])
+    return over(answer, cases, case, [(W, torch.tensor([0.6, 0.8])) for W in small_matrices(rng)])
 
 
 def unit(n, rng):
