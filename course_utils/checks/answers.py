@@ -91,6 +91,7 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
     dtype of ``value`` can hold. ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
     """
     truth = torch.as_tensor(truth).detach().cpu()
+    value = as_vector(value) if truth.dim() == 1 else value
     tensor = as_tensor(value)
     if tensor is not None:
         if tensor.is_floating_point():
@@ -181,9 +182,7 @@ def written(tensor):
 
 
 def as_tensor(value):
-    """A detached tensor on the CPU from a tensor, a number, a list of numbers or something of numpy's; None otherwise."""
-    if type(value) is list and value and all(is_number(x) for x in value):
-        value = torch.stack([torch.as_tensor(x, dtype=torch.float64).detach().cpu().reshape(()) for x in value])
+    """A detached tensor on the CPU from a tensor, a number or something of numpy's; None from anything else."""
     if type(value).__module__ == "numpy" and hasattr(value, "copy") and getattr(value, "dtype", "").kind in "biufc":
         value = torch.as_tensor(value.copy())  # a copy, because torch refuses negative strides
     elif isinstance(value, (int, float, complex)) and not isinstance(value, bool):
@@ -195,14 +194,12 @@ def as_tensor(value):
     return (value if value.layout == torch.strided else value.to_dense()).detach().cpu()
 
 
-def is_number(x):
-    """Whether x is a real number of Python's or numpy's, or a tensor without axes."""
-    return (
-        isinstance(x, (int, float))
-        and not isinstance(x, bool)
-        or getattr(x, "shape", None) == ()
-        and as_tensor(x) is not None
-    )
+def as_vector(value):
+    """``value``, or the vector that a list of numbers stands for."""
+    numbers = [as_tensor(x) for x in value] if type(value) is list else [None]
+    if numbers and all(x is not None and x.shape == () and not x.is_complex() for x in numbers):
+        return torch.stack([x.double() for x in numbers])
+    return value
 
 
 def kind(value):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from course_utils.checks.answers import as_tensor
+from course_utils.checks.answers import as_tensor, as_vector
 from course_utils.checks.core import (
     Wrong,
     compare,
@@ -351,7 +351,7 @@ def check_topk(answer, rng):
         left, right = (torch.linalg.qr(torch.randn(m, n, generator=rng).double()).Q for m in (rows, columns))
         left = left * torch.randn(n, generator=rng, dtype=torch.float64).sign()  # or QR's signs would cancel in V^T W V
         W, V = left @ torch.diag(S) @ right.T, torch.randn(columns, k, generator=rng, dtype=torch.float64)
-        value = answer(W.float(), V.float(), 40)
+        value = as_vector(answer(W.float(), V.float(), 40))
         if k > 1:
             flat = expect_tensor(value, None, "The vector of values")
             if flat.shape == (k,):
