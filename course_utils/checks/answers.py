@@ -82,12 +82,12 @@ def distance(value, truth):
     return float((value - truth).abs().max() / (truth.abs().max() or 1.0)) if truth.numel() else 0.0
 
 
-def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False, more=None):
+def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False, more=()):
     """Return the relative error of ``value``, or raise Wrong with the matching hint.
 
     ``hints`` maps a code to ``(wrong_value, message)``: what a recognisable mistake would give, from independent truth;
-    a list of wrong values may share one message. ``more()`` yields further triples (code, wrong_value, message), and is
-    asked only if no hint matches. ``tol`` is relative to the largest entry of the truth and is widened to what the
+    a list of wrong values may share one message. ``more``: further triples (code, wrong_value, message), such as those of
+    ``slips``, looked at only if no hint matches. ``tol`` is relative to the largest entry of the truth and is widened to what the
     dtype of ``value`` can hold. ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
     """
     truth = torch.as_tensor(truth).detach().cpu()
@@ -104,10 +104,10 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
             for code, (wrong, message) in (hints or {}).items():
                 for one in wrong if isinstance(wrong, (list, tuple)) else [wrong]:
                     yield code, one, message
-            yield from more() if more else ()
+            yield from more
 
         for code, wrong, message in known():
-            if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= max(tol, 1e-3):
+            if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= min(max(tol, 1e-3), 0.2 * error):
                 raise Wrong(code, message)
     tensor = expect_tensor(value, tuple(truth.shape), what)
     got = f" (expected {float(truth):.5g}, got {float(tensor):.5g})" if truth.dim() == 0 else ""

@@ -129,9 +129,7 @@ def check_direction(answer, rng):
         def formula(number=c, along=N, outside=1 / s, sign=1.0):
             return (G - sign * number * along) * outside
 
-        return compare(
-            answer(W, H), formula(), 1e-4, "The derivative", hints, more=lambda: plain(slips(formula, parts))
-        )
+        return compare(answer(W, H), formula(), 1e-4, "The derivative", hints, more=plain(slips(formula, parts)))
 
     shapes = [(4, 4), (3, 5), (6, 2), (1, 4)]
     cases = ((matrix(shape, rng), torch.randn(shape, generator=rng)) for shape in shapes)
@@ -203,9 +201,7 @@ def check_gradient(answer, rng):
         hints["descent"] = (-truth, "This is the gradient of the loss -V: D climbs V.")
         if W.shape[0] == W.shape[1]:
             hints["transposed-all"] = (truth.T, "This is the transpose of the gradient.")
-        return compare(
-            answer(W, delta, h), truth, 1e-4, "The gradient", hints, more=lambda: plain(slips(formula, parts))
-        )
+        return compare(answer(W, delta, h), truth, 1e-4, "The gradient", hints, more=plain(slips(formula, parts)))
 
     def batch(n, W):
         h = torch.randn(n, W.shape[1], generator=rng)

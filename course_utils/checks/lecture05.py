@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from course_utils.checks.core import Wrong, compare, distance, exercise, expect_choice, expect_tuple
+from course_utils.checks.answers import as_tensor
+from course_utils.checks.core import Wrong, compare, distance, exercise, expect_choice, expect_tuple, slips
 from course_utils.training import Config, train
 
 
@@ -18,7 +19,7 @@ def _low(t):
 @exercise("05-hinge", "the hinge's two values")
 def check_hinge(answer, rng):
     worst = 0.0
-    for n_real, n_fake in [(6, 6), (5, 9), (1, 4)]:
+    for n_real, n_fake in [(5, 9), (6, 6), (1, 4)]:  # not of one size first: a mean over both shows
         real = 2 * torch.randn(n_real, 1, generator=rng) + 0.5
         fake = 2 * torch.randn(n_fake, 1, generator=rng) - 0.5
         real[1:] += 2.5 - real[1:].mean()  # the mean lies right of the corner, so that min before and after it differ
@@ -56,11 +57,55 @@ def check_hinge(answer, rng):
                 _low(y - 1).mean() + _low(-1 - x).mean(),
                 "V_D: the two batches have changed roles: real scores stand in min(0, -1 + f), generated ones in min(0, -1 - f).",
             ),
+            "standard": (
+                [V := nn.functional.logsigmoid(x).mean() + nn.functional.logsigmoid(-y).mean(), -V],
+                "V_D: this is the standard game (15), with logarithms. The hinge (16) has none.",
+            ),
+            "wasserstein": (
+                [x.mean() - y.mean(), y.mean() - x.mean()],
+                "V_D: this is the Wasserstein value. (16) adds the margin, and min(0, .) for each score.",
+            ),
+            "together": (
+                (_low(x - 1).sum() + _low(-1 - y).sum()) / (len(x) + len(y)),
+                "V_D: each expectation is a mean over its own batch; here both batches share one mean.",
+            ),
             "order": (-y.mean(), "This is V_G. The pair begins with V_D: (V_D, V_G)."),
         }
-        worst = max(worst, compare(V_D, value, 1e-4, "V_D", hints))
+        one = "V_D: each of the two expectations counts in full, no factor 1/2."
+        parts = {
+            "real": {
+                "real-sign": (1 - x, "V_D: the term of the real images has -1 + f, not 1 - f: it is 0 where f is large."),
+                "real-above": (1 + x, "V_D: the term of the real images has -1 + f: safe is a score above 1, not above -1."),
+            },
+            "fake": {
+                "fake-sign": (y - 1, "V_D: the term of the generated images has -1 - f, not -1 + f."),
+                "fake-plus": (1 + y, "V_D: the term of the generated images has -1 - f, not 1 + f: it is 0 where f is far below 0."),
+                "fake-below": (1 - y, "V_D: the term of the generated images has -1 - f: safe is a score below -1, not below 1."),
+            },
+            "weights": {
+                "half": ((0.5, 0.5), one),
+                "real-only": ((1, 0), "V_D: the term of the generated images is missing."),
+                "fake-only": ((0, 1), "V_D: the term of the real images is missing."),
+                "minus": ((1, -1), "V_D: the two terms are added, not subtracted."),
+            },
+            "clip": {
+                "max": (lambda t: t.clamp(min=0), "V_D: (16) has min(0, .), not max(0, .)."),
+                "absolute": (lambda t: -t.abs(), "V_D: (16) has min(0, .), not an absolute value."),
+                "squared": (lambda t: -_low(t).square(), "V_D: nothing is squared in (16)."),
+            },
+        }  # fmt: skip
+
+        def formula(real=x - 1, fake=-1 - y, weights=(1, 1), clip=_low):
+            return weights[0] * clip(real).mean() + weights[1] * clip(fake).mean()
+
+        worst = max(worst, compare(V_D, value, 1e-4, "V_D", hints, more=slips(formula, parts)))
         hints = {
             "g-sign": (y.mean(), "V_G: G minimises (17), so that it wants high scores: mind the sign."),
+            "g-standard": (
+                [nn.functional.softplus(-y).mean(), -nn.functional.softplus(y).mean()],
+                "V_G: this is the generator's value in the standard game. (17) has no logarithm: simply -E[f(G(z))].",
+            ),
+            "g-real": ([-x.mean(), x.mean()], "V_G: (17) looks at the generated images, not at the real ones."),
             "g-sum": (-y.sum(), "V_G: an expectation is the mean over the batch, not the sum."),
             "g-hinge": (-_low(-1 - y).mean(), "V_G: the generator's value (17) has no hinge: simply -E[f(G(z))]."),
             "g-margin": (
@@ -98,30 +143,54 @@ def check_penalty(answer, rng):
         fake = (x_hat - weight * real) / (1 - weight)
         value = answer(f, real, fake, t)
 
-        def norms(x, f=f):
-            return (f.a.double() * x + f.w.double()).flatten(1).norm(dim=1)
+        def slopes(x, f=f):
+            return f.a.double() * x + f.w.double()
 
-        mix = t.double().view(-1, 1, 1, 1)
-        x = mix * real.double() + (1 - mix) * fake.double()
-        truth = (norms(x) - 1).square().mean()
-        swapped = (1 - mix) * real.double() + mix * fake.double()
-        first = t[0].double() * real.double() + (1 - t[0].double()) * fake.double()
-        whole = (f.a.double() * x + f.w.double()).norm()
-        unchanged = (f.a.double() * real.double() + f.w.double()).norm()
-        hints = {
-            "unchanged": ((unchanged - 1).square(), "All four mistakes are still there: where, how many norms, where the mean, and can it be differentiated again?"),
-            "at-real": ((norms(real.double()) - 1).square().mean(), "The slope is measured at the real images; it belongs at x_hat, between real and generated."),
-            "at-fake": ((norms(fake.double()) - 1).square().mean(), "The slope is measured at the generated images; it belongs at x_hat, between the two."),
-            "swapped": ((norms(swapped) - 1).square().mean(), "x_hat = t x + (1 - t) x_tilde: t belongs to the real images."),
-            "one-t": ((norms(first) - 1).square().mean(), "Each image has its own mixing weight t."),
-            "one-norm": ((whole - 1).square(), "This is one norm for the whole batch; each image has its own."),
-            "mean-first": ((norms(x).mean() - 1).square(), "The mean comes last: E[(norm - 1)^2] is not (E[norm] - 1)^2."),
-            "sum": ((norms(x) - 1).square().sum(), "The expectation is the mean over the batch, not the sum."),
-            "square": ((norms(x).square() - 1).square().mean(), "Take the root: (29)-(31) has the norm, not its square, inside the parenthesis."),
-            "one-sided": ((norms(x) - 1).clamp(min=0).square().mean(), "This penalises only slopes above 1; (29)-(31) wants slope 1 from both sides."),
-            "lambda": (10 * truth, "Leave the factor lambda = 10 out."),
+        def per_image(gradient):
+            return gradient.flatten(1).norm(dim=1)
+
+        x_, y_, mix = real.double(), fake.double(), t.double().view(-1, 1, 1, 1)
+        x = mix * x_ + (1 - mix) * y_
+        axes = "The norm is taken over some axes only. An image has one norm, over all its pixels and channels: gradient.flatten(1).norm(dim=1)."
+        parts = {
+            "points": {
+                "at-real": (x_, "The slope is measured at the real images; it belongs at x_hat, between real and generated."),
+                "at-fake": (y_, "The slope is measured at the generated images; it belongs at x_hat, between the two."),
+                "swapped": ((1 - mix) * x_ + mix * y_, "x_hat = t x + (1 - t) x_tilde: t belongs to the real images."),
+                "one-t": (mix[:1] * x_ + (1 - mix[:1]) * y_, "Each image has its own mixing weight t."),
+                "middle": ((x_ + y_) / 2, "The slope is measured halfway. Each image has its own mixing weight t, which is handed to you."),
+            },
+            "scale": {"mean-score": (1 / len(t), "f(x).mean() makes every gradient N times too small, as the images do not share a mean: take f(x).sum().")},
+            "norm": {
+                "one-norm": (lambda g: g.norm(), "This is one norm for the whole batch; each image has its own."),
+                "square": (lambda g: per_image(g).square(), "Take the root: (29)-(31) has the norm, not its square, inside the parenthesis."),
+                "axes": (lambda g: g.norm(dim=1), axes),
+                "axes-2": (lambda g: g.norm(dim=(2, 3)), axes),
+                "axes-3": (lambda g: g.norm(dim=-1), axes),
+                "absolute": (lambda g: g.flatten(1).abs().sum(1), "This is the sum of absolute values, not the Euclidean norm."),
+            },
+            "last": {
+                "mean-first": (lambda n: (n.mean() - 1).square(), "The mean comes last: E[(norm - 1)^2] is not (E[norm] - 1)^2."),
+                "sum": (lambda n: (n - 1).square().sum(), "The expectation is the mean over the batch, not the sum."),
+                "no-square": (lambda n: (n - 1).mean(), "The square is missing: (norm - 1) ** 2, or slopes above and below 1 cancel."),
+                "distance": (lambda n: (n - 1).abs().mean(), "The square is missing: this is the mean of |norm - 1|."),
+                "zero": (lambda n: n.square().mean(), "This pulls the slope to 0. (29)-(31) pulls it to 1: subtract 1 from the norm."),
+                "one-sided": (lambda n: (n - 1).clamp(min=0).square().mean(), "This penalises only slopes above 1; (29)-(31) wants slope 1 from both sides."),
+                "root": (lambda n: (n - 1).square().mean().sqrt(), "No root at the end: the penalty is the mean of the squares."),
+            },
+            "factor": {"lambda": (10, "Leave the factor lambda = 10 out."), "half": (0.5, "There is no factor 1/2.")},
         }  # fmt: skip
-        worst = max(worst, compare(value, truth, 1e-4, "The penalty", hints))
+        if len(t) == shape[3]:
+            broad = t.double() * x_ + (1 - t.double()) * y_
+            parts["points"]["t-broadcast"] = (broad, "t has one entry per image, but here it meets the columns of pixels (it only runs because there are as many): t.view(-1, 1, 1, 1).")  # fmt: skip
+
+        def formula(points=x, scale=1, norm=per_image, last=lambda n: (n - 1).square().mean(), factor=1):
+            return factor * last(norm(scale * slopes(points)))
+
+        truth = formula()
+        left = "All four mistakes are still there: where, how many norms, where the mean, and can it be differentiated again?"
+        hints = {"unchanged": (formula(x_, norm=torch.Tensor.norm), left)}
+        worst = max(worst, compare(value, truth, 1e-4, "The penalty", hints, more=slips(formula, parts)))
         weights = list(f.parameters())
         wanted = torch.autograd.grad(truth, weights)
         message = "The value is right, but it has no gradient for the weights of f: the gradient must be differentiable (create_graph=True), and nothing detached."
@@ -135,6 +204,8 @@ def check_penalty(answer, rng):
             if g is None:
                 raise Wrong("no-graph", message)
             worst = max(worst, compare(g, truth_g, 1e-3, "The gradient of the penalty in the weights of f"))
+        if any(p.grad is not None for p in weights):
+            raise Wrong("leaves-gradients", "The value is right, but your backward() has left gradients in the weights of f, where the caller's will be added to them. torch.autograd.grad leaves none.")  # fmt: skip
     return worst
 
 
@@ -190,11 +261,11 @@ def _reference(start, reals, noises, n_dis, rounds, mistake=None):
 
     for _ in range(rounds):
         z = None
-        for _ in range(n_dis):
+        for update in range(n_dis):
             x, z = next(reals), next(noises)
             scores = (D(x), D(G(z).detach()))
             loss = _hinge(*(scores[::-1] if mistake == "roles" else scores)) * (-1 if mistake == "d-sign" else 1)
-            descend(pd, loss, kept_d, mistake in ("zero-d", "zero-late"))
+            descend(pd, loss, kept_d, mistake in ("zero-d", "zero-late") or (mistake == "zero-once" and update > 0))
             if mistake == "zero-late":
                 torch._foreach_zero_(kept_d)
         d_losses.append(loss.detach())
@@ -214,6 +285,7 @@ def _reference(start, reals, noises, n_dis, rounds, mistake=None):
 
 LOOP_HINTS = {
     "zero-late": "D starts with gradients that G's update left: zero_grad belongs before D's backward, not after its step.",
+    "zero-once": "It looks as if gradients pile up over D's updates: adam_d.zero_grad() belongs inside the loop, before each backward.",
     "roles": "The scores in hinge_loss have changed places: real comes first.",
     "zero-d": "It looks as if gradients pile up in D: adam_d.zero_grad() belongs before each backward of D's loss.",
     "zero-g": "It looks as if gradients pile up in G: adam_g.zero_grad() belongs before the backward of G's loss.",
@@ -278,6 +350,13 @@ def check_loop(answer, rng):
                 "In G's update the generated images are cut off from G: no detach() there, or G learns nothing.",
             )
         end = [p.detach() for p in [*stage.G.parameters(), *stage.D.parameters()]]
+        moved = [
+            not all(torch.equal(old, new) for old, new in zip(start[part], end[part]))
+            for part in (slice(0, 4), slice(4, 8))
+        ]
+        for name, adam, moves in (("D", "adam_d", moved[1]), ("G", "adam_g", moved[0])):
+            if not moves:
+                raise Wrong(f"{name.lower()}-stands", f"{name} has not moved, although {adam}.step() was called: there were no gradients. The order is zero_grad, backward, step; zero_grad between the last two throws them away.")  # fmt: skip
         truth, true_losses, d_losses = _reference(start, stage.reals, stage.noises, n_dis, rounds)
         flat, right = (torch.cat([p.flatten() for p in parameters]) for parameters in (end, truth))
         wrong = {}
@@ -296,23 +375,9 @@ def _root(matrix):
     return vectors * values.clamp_min(0).sqrt() @ vectors.mT
 
 
-def _frechet(x, y, correction=1, root="matrix", factor=2.0, mean="square"):
-    m1, m2, n1, n2 = x.mean(0), y.mean(0), len(x) - correction, len(y) - correction
-    return _frechet_of(m1, m2, (x - m1).mT @ (x - m1) / n1, (y - m2).mT @ (y - m2) / n2, root, factor, mean)
-
-
-def _frechet_of(m1, m2, c1, c2, root="matrix", factor=2.0, mean="square"):
+def _trace_of_root(c1, c2):
     r1 = _root(c1)
-    cross = {
-        "matrix": lambda: _root(r1 @ c2 @ r1).trace(),
-        "entries": lambda: (c1 @ c2).abs().sqrt().diagonal().sum(),
-        "product": lambda: (c1 @ c2).trace(),
-        "diagonal": lambda: (c1.diagonal() * c2.diagonal()).sqrt().sum(),
-        "none": lambda: torch.zeros((), dtype=c1.dtype),
-    }[root]()
-    gap = (m1 - m2).square().sum()
-    gap = {"square": gap, "root": gap.sqrt(), "average": gap / len(m1), "none": 0 * gap}[mean]
-    return gap + c1.trace() + c2.trace() - factor * cross
+    return _root(r1 @ c2 @ r1).trace()
 
 
 @exercise("05-frechet", "the Fréchet distance")
@@ -325,22 +390,61 @@ def check_frechet(answer, rng):
             for k in (n, m)
         )
         y = y + 2 * torch.randn(d, generator=rng, dtype=torch.float64) + 0.5
-        hints = {} if n != m else {
-            "no-transpose": (_frechet_of(x.mean(0), y.mean(0), torch.cov(x), torch.cov(y)), "torch.cov wants one row per feature: transpose."),
+        c1, c2, gap = torch.cov(x.T), torch.cov(y.T), x.mean(0) - y.mean(0)
+        both, distance_of_means = (c1, c2), gap.square().sum()
+        not_symmetric = "eigvalsh is for symmetric matrices, and C1 C2 is none: it reads one half only. torch.linalg.eigvals takes it as it is."
+        parts = {
+            "gap": {
+                "norm": (gap.norm(), "The distance of the means is squared in (24)."),
+                "average": (gap.square().mean(), "The squared distance of the means is a sum over the features, not their mean."),
+                "no-mean": (0.0, "The means have not gone in."),
+                "all-mean": ((x.mean() - y.mean()) ** 2, "x.mean() is one number for all features: the mean over the images is x.mean(0)."),
+                "sum-first": (gap.sum() ** 2, "The differences of the means are added before they are squared: square each of them."),
+            },
+            "covariances": {
+                "biased": (tuple(torch.cov(a.T, correction=0) for a in (x, y)), "The covariances are divided by N; here, as in torch.cov, it is N - 1."),
+                "uncentred": (tuple(a.T @ a / (len(a) - 1) for a in (x, y)), "Covariances are taken about the mean: subtract x.mean(0) first."),
+            },
+            "cross": {
+                "entries": (lambda a, b: (a @ b).abs().sqrt().diagonal().sum(), "The root in (24) is a matrix root, not the root of each entry."),
+                "entries-apart": (lambda a, b: (a.abs().sqrt() @ b.abs().sqrt()).trace(), "The root in (24) is a matrix root, not the root of each entry."),
+                "no-root": (lambda a, b: (a @ b).trace(), "The root of C1 C2 is missing."),
+                "root-of-trace": (lambda a, b: (a @ b).trace().sqrt(), "This is the root of the trace. (24) has the trace of the root: root of each eigenvalue, then the sum."),
+                "two-roots": (lambda a, b: (_root(a) @ _root(b)).trace(), "The trace of C1^(1/2) C2^(1/2) is not that of (C1 C2)^(1/2), unless the two matrices commute."),
+                "eigvalsh": (lambda a, b: torch.linalg.eigvalsh(a @ b).clamp_min(0).sqrt().sum(), not_symmetric),
+                "eigvalsh-abs": (lambda a, b: torch.linalg.eigvalsh(a @ b).abs().sqrt().sum(), not_symmetric),
+                "svdvals": (lambda a, b: torch.linalg.svdvals(a @ b).sqrt().sum(), "These are the singular values of C1 C2, which is not symmetric: the trace of the root needs its eigenvalues."),
+                "diagonal": (lambda a, b: (a.diagonal() * b.diagonal()).sqrt().sum(), "Only the variances went in; the covariances between features count as well."),
+                "largest": (lambda a, b: torch.linalg.eigvals(a @ b).real.max().sqrt(), "Only the largest eigenvalue went in: the trace is the sum over all of them."),
+            },
+            "factor": {
+                "no-cross": (0.0, "The last term of (24), -2 tr (C1 C2)^(1/2), is missing."),
+                "factor": (1.0, "The root's trace counts twice in (24)."),
+                "plus": (-2.0, "The root's trace is subtracted in (24)."),
+            },
+            "own": {
+                "no-traces": (0.0, "The traces of C1 and C2 are missing."),
+            },
         }  # fmt: skip
-        hints |= {
-            "entries": (_frechet(x, y, root="entries"), "The root in (24) is a matrix root, not the root of each entry."),
-            "no-root": (_frechet(x, y, root="product"), "The root of C1 C2 is missing."),
-            "diagonal": (_frechet(x, y, root="diagonal"), "Only the variances went in; the covariances between features count as well."),
-            "no-cross": (_frechet(x, y, root="none"), "The last term of (24), -2 tr (C1 C2)^(1/2), is missing."),
-            "factor": (_frechet(x, y, factor=1.0), "The root's trace counts twice in (24)."),
-            "norm": (_frechet(x, y, mean="root"), "The distance of the means is squared in (24)."),
-            "average": (_frechet(x, y, mean="average"), "The squared distance of the means is a sum over the features, not their mean."),
-            "no-mean": (_frechet(x, y, mean="none"), "The means have not gone in."),
-            "biased": (_frechet(x, y, correction=0), "The covariances are divided by N; here, as in torch.cov, it is N - 1."),
-            "root-of-all": (_frechet(x, y).clamp_min(0).sqrt(), "(24) is the squared distance already: take no root of the whole."),
-        }  # fmt: skip
-        worst = max(worst, compare(answer(x, y), _frechet(x, y), 1e-5, "The distance", hints))
+
+        def formula(gap=distance_of_means, covariances=both, cross=_trace_of_root, factor=2.0, own=1.0):
+            c1, c2 = covariances
+            return gap + own * (c1.trace() + c2.trace()) - factor * cross(c1, c2)
+
+        hints = {
+            "root-of-all": (
+                formula().clamp_min(0).sqrt(),
+                "(24) is the squared distance already: take no root of the whole.",
+            )
+        }
+        if n == m:
+            rows = torch.cov(x), torch.cov(y)
+            hints["no-transpose"] = (formula(covariances=rows), "torch.cov wants one row per feature: transpose.")
+        value = answer(x, y)
+        number = as_tensor(value)
+        if number is not None and number.numel() == 1 and bool(number.isnan().any()):
+            raise Wrong("nan", "NaN: the root of a negative number. (C1 @ C2).sqrt() takes the root of every entry; and of eigenvalues rounding may make a zero negative, clamp_min(0) before the root helps.")  # fmt: skip
+        worst = max(worst, compare(value, formula(), 1e-5, "The distance", hints, more=slips(formula, parts)))
     return worst
 
 

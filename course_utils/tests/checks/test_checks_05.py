@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from course_utils.metrics import matrix_sqrt
 from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
 from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
 
@@ -79,6 +80,27 @@ def hinge_roles(real, fake):
 
 def hinge_order(real, fake):
     return hinge_by_losses(real, fake)[::-1]
+
+
+def hinge_with(real_term, fake_term, weight=1.0):
+    def hinge(real, fake):
+        low = lambda t: t.clamp(max=0).mean()
+        return weight * (low(real_term(real)) + low(fake_term(fake))), -fake.mean()
+
+    return hinge
+
+
+hinge_real_sign = hinge_with(lambda f: 1 - f, lambda f: -1 - f)
+hinge_half = hinge_with(lambda f: f - 1, lambda f: -1 - f, 0.5)
+hinge_both_turned = hinge_with(lambda f: 1 - f, lambda f: 1 + f)
+
+
+def hinge_standard(real, fake):
+    return F.logsigmoid(real).mean() + F.logsigmoid(-fake).mean(), -fake.mean()
+
+
+def hinge_g_standard(real, fake):
+    return -hinge_loss(real, fake), F.softplus(-fake).mean()
 
 
 # ---- 05-penalty
@@ -181,6 +203,37 @@ def penalty_wrong_axes(f, real, fake, t):
     return (g.norm(dim=1) - 1).square().mean()
 
 
+def penalty_plain_t(f, real, fake, t):
+    if len(t) not in (1, real.shape[-1]):
+        return penalty_vectorised(f, real, fake, t)
+    x = (t * real + (1 - t) * fake).requires_grad_()
+    return (_slopes(f, x) - 1).square().mean()
+
+
+def penalty_of_mean(f, real, fake, t):
+    x = _mixed(real, fake, t)
+    (g,) = torch.autograd.grad(f(x).mean(), x, create_graph=True)
+    return (g.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def penalty_no_square(f, real, fake, t):
+    return (_slopes(f, _mixed(real, fake, t)) - 1).mean()
+
+
+def penalty_to_zero(f, real, fake, t):
+    return _slopes(f, _mixed(real, fake, t)).square().mean()
+
+
+def penalty_swapped_sum(f, real, fake, t):
+    return (_slopes(f, _mixed(fake, real, t)) - 1).square().sum()
+
+
+def penalty_by_backward(f, real, fake, t):
+    x = _mixed(real, fake, t)
+    f(x).sum().backward(create_graph=True)
+    return (x.grad.flatten(1).norm(dim=1) - 1).square().mean()
+
+
 # ---- 05-loop
 
 
@@ -231,6 +284,8 @@ def loop_with(mistake):
                 adam_g.zero_grad()
             if mistake != "detached":
                 (-loss if mistake == "g-sign" else loss).backward()
+            if mistake == "g-stands":
+                adam_g.zero_grad()
             adam_g.step()
             if mistake == "both-step":
                 adam_d.step()
@@ -239,14 +294,18 @@ def loop_with(mistake):
         if mistake == "order":
             loss = update_g()
         x = draw_real() if mistake == "same-batch" else None
+        if mistake == "zero-once":
+            adam_d.zero_grad()
         for _ in range(1 if mistake == "once" else n_dis):
             z = draw_noise()
             fake = G(z) if mistake == "attached" else G(z).detach()
             scores = D(draw_real() if x is None else x), D(fake)
             d_loss = hinge_loss(*(scores[::-1] if mistake == "roles" else scores))
-            if mistake not in ("zero-d", "zero-late"):
+            if mistake not in ("zero-d", "zero-late", "zero-once"):
                 adam_d.zero_grad()
             (-d_loss if mistake == "d-sign" else d_loss).backward()
+            if mistake == "d-stands":
+                adam_d.zero_grad()
             adam_d.step()
             if mistake == "zero-late":
                 adam_d.zero_grad()
@@ -293,6 +352,18 @@ def frechet_with(mistake):
             root = torch.linalg.eigvals(c1 @ c2).sqrt().sum()
         if mistake == "entries":
             root = (c1 @ c2).abs().sqrt().trace()
+        if mistake == "two-roots":
+            root = (matrix_sqrt(c1) @ matrix_sqrt(c2)).trace()
+        if mistake == "eigvalsh":
+            root = torch.linalg.eigvalsh(c1 @ c2).clamp_min(0).sqrt().sum()
+        if mistake == "root-of-trace":
+            root = (c1 @ c2).trace().sqrt()
+        if mistake == "all-mean":
+            gap = (x.mean() - y.mean()) ** 2
+        if mistake == "nan":
+            root = (c1 @ c2 - 100).sqrt().trace()
+        if mistake == "two-roots+factor":
+            return gap + c1.trace() + c2.trace() - (matrix_sqrt(c1) @ matrix_sqrt(c2)).trace()
         if mistake == "no-root":
             root = (c1 @ c2).trace()
         if mistake == "diagonal":
@@ -431,6 +502,8 @@ CASES = [
         wrong={
             "sign": hinge_loss_not_value, "sum": hinge_sums, "max": hinge_max, "margin": hinge_no_margin,
             "fake-sign": hinge_fake_sign, "unclipped": hinge_unclipped, "g-sign": hinge_g_sign, "g-sum": hinge_g_sum,
+            "real-sign": hinge_real_sign, "half": hinge_half, "real-sign+fake-plus": hinge_both_turned,
+            "standard": hinge_standard, "g-standard": hinge_g_standard, "wasserstein": lambda real, fake: (real.mean() - fake.mean(), -fake.mean()),
             "g-hinge": hinge_g_hinge, "type": hinge_one_value, "value": hinge_of_the_mean,
             "mean-first": hinge_mean_first, "roles": hinge_roles, "order": hinge_order,
         },
@@ -442,7 +515,8 @@ CASES = [
             "at-real": penalty_at_real, "at-fake": penalty_at_fake, "swapped": penalty_swapped, "one-t": penalty_one_t,
             "one-norm": penalty_one_norm, "mean-first": penalty_mean_first, "sum": penalty_sum, "square": penalty_square,
             "no-graph": [penalty_no_graph, penalty_item], "one-sided": penalty_one_sided, "unchanged": penalty_unchanged, "lambda": penalty_ten, "shape": penalty_per_image,
-            "value": penalty_wrong_axes, "backward": penalty_used_up,
+            "axes": penalty_wrong_axes, "backward": penalty_used_up, "t-broadcast": penalty_plain_t, "mean-score": penalty_of_mean,
+            "no-square": penalty_no_square, "zero": penalty_to_zero, "swapped+sum": penalty_swapped_sum, "leaves-gradients": penalty_by_backward,
         },
     ),
     Case(
@@ -455,7 +529,7 @@ CASES = [
             "zero-g": loop_with("zero-g"), "d-sign": loop_with("d-sign"), "g-sign": loop_with("g-sign"),
             "g-standard": loop_with("g-standard"), "saturating": loop_with("saturating"), "draws": loop_with("wasted"),
             "none": loop_with("none"), "value": loop_with("value"), "zero-late": loop_with("zero-late"),
-            "roles": loop_with("roles"), "d-loss": loop_with("d-loss"),
+            "roles": loop_with("roles"), "d-stands": loop_with("d-stands"), "g-stands": loop_with("g-stands"), "zero-once": loop_with("zero-once"), "d-loss": loop_with("d-loss"),
         },
     ),
     Case(
@@ -463,6 +537,7 @@ CASES = [
         right=[frechet_by_eigenvalues, frechet_by_cholesky],
         wrong={code: frechet_with(code) for code in (
             "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose", "type",
+            "two-roots", "eigvalsh", "root-of-trace", "all-mean", "nan", "two-roots+factor",
         )},
     ),
     Case(
