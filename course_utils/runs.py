@@ -268,6 +268,10 @@ class Record:
         values = [self.arrays[f"singular_values_{k}"][at] ** 2 for k in range(self.about["layers"])]
         return [value / value[0] if value[0] > 0 else value for value in values]
 
+    def spread(self) -> np.ndarray:
+        """Standard deviation between the kept images, values in [-1, 1], averaged over the pixels, at each of `step`."""
+        return (self.arrays["images"] / 127.5).std(axis=1).mean(axis=(1, 2, 3))
+
 
 def commit() -> str:
     """The commit that the course's code is at, "unknown" where git cannot tell, with "+" where files were changed since."""

@@ -1,15 +1,21 @@
 """Checks of lecture 05: losses, gradient penalty, the loop, the Fréchet distance, diagnosis, the project."""
 
+import itertools
 import math
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
 from course_utils.checks.answers import as_tensor
 from course_utils.checks.core import Wrong, compare, distance, exercise, expect_choice, expect_tuple, slips
-from course_utils.training import Config, train
+from course_utils.data import DATA_DIR
+from course_utils.environment import profile
+from course_utils.runs import load_record
+from course_utils.training import AUTHORS, NAMED_SETTINGS, Config, train
 
 
 def _low(t):
@@ -461,7 +467,7 @@ BAD = torch.tensor([math.nan, math.inf, -math.inf])
 
 
 def _curves(kind, n, rng):
-    """Random curves of one kind: (gap, spread), each (n,); margins as the exercise's text states them."""
+    """Random curves of one kind: (gap, spread), each (n,), clearly on one side of every sensible line."""
     time = torch.linspace(0, 1, n)
 
     def uniform(low, high):
@@ -479,6 +485,35 @@ def _curves(kind, n, rng):
     if kind == "diverged":
         gap[int(n * uniform(0.5, 0.95)) :] = BAD[int(torch.randint(3, (), generator=rng))]
     return gap, spread.clamp(min=0)
+
+
+def drawn_run(kind, n, rng):
+    """Curves (real_score, fake_score, spread) of one of CONDITIONS, n entries each, drawn by rule and not trained."""
+    gap, spread = _curves(kind, n, rng)
+    fake = 0.1 * torch.randn(n, generator=rng)
+    return fake + gap, fake, spread
+
+
+RECORDED = {  # runs of data/recorded_runs that end clearly on one side: a gap below 4, or above 15; spread above 0.15
+    "healthy": [
+        *(
+            "spectral_norm-C-0",
+            "spectral_norm-D-0",
+            "wgan_gp-D-1",
+            "weight_norm-C-1",
+            "none-D-0",
+            "weight_clipping-C-0",
+        ),
+    ],
+    "D wins": ["none-A-0", "spectral_norm-A-1", "weight_norm-A-0", "orthonormal-F-1", "none-F-0", "batch_norm-A-1"],
+}
+
+
+def recorded_run(name):
+    """Curves (real_score, fake_score, spread) of a recorded run; the spread is that of the kept images, joined by lines."""
+    record = load_record(DATA_DIR / "recorded_runs" / f"{name}.npz")
+    spread = np.interp(record["curve_step"], record["step"], record.spread())
+    return tuple(torch.as_tensor(curve).float() for curve in (record["real_score"], record["fake_score"], spread))
 
 
 def _special_runs(rng):
@@ -529,6 +564,16 @@ def _special_runs(rng):
 def check_diagnose(answer, rng):
     for kind, *curves, why in _special_runs(rng):
         expect_choice(answer(*curves), CONDITIONS, kind, why)
+    fake = 7.5 + 0.1 * torch.randn(240, generator=rng)
+    gap, spread = _curves("healthy", 240, rng)
+    turned = answer(gap - 15 + fake, fake, spread)
+    if isinstance(turned, str) and "wins" in turned.lower():
+        raise Wrong("turned", "Not \"D wins\": here the generated images score 15 above the real ones, so that D has it backwards. Mind the sign of the gap.")  # fmt: skip
+    for kind, names in RECORDED.items():
+        for i in torch.randperm(len(names), generator=rng)[:3].tolist():
+            setting = names[i].replace("_", " ")
+            why = f"Look again at this run of section 8 ({setting}). {WHY[kind]}"
+            expect_choice(answer(*recorded_run(names[i])), CONDITIONS, kind, why)
     cases = [kind for kind in CONDITIONS for _ in range(6)]
     for i in torch.randperm(len(cases), generator=rng).tolist():
         gap, spread = _curves(cases[i], int(torch.randint(60, 400, (), generator=rng)), rng)
@@ -539,6 +584,115 @@ def check_diagnose(answer, rng):
         )
 
 
+NUMBER = re.compile(r"(?<![\w.,^{])\d+(?:[.,]\d+)?")
+COMPARISON = re.compile(
+    r"[<>≤≥≈]|\b(than|more|less|fewer|large[rs]\w*|smalle\w+|greater|bigger|higher|lower|better|worse|"
+    r"longer|shorter|faster|slower|sooner|later|earlier|above|lowers|lowered|lowering|below|under|surpass\w*|recover\w*|closer|further|exceed\w*|at (least|most)|within|differ\w*|equal\w*|"
+    r"same|twice|half|halv\w+|doubl\w+|tripl\w+|times|fold|beat\w*|wins?|outperform\w*|ahead|improv\w+|worsen\w*|"
+    r"increas\w+|decreas\w+|reduc\w+|ris(e|es|ing)|grow\w*|falls?|drops?|shrink\w*|rais\w+|gains?|los(es?|ing)|chang\w+|hurts?|helps?|ratio)\b",
+    re.IGNORECASE,
+)
+QUANTITY = re.compile(
+    r"distance|fr[eé]chet|\bfids?\b|score|inception|loss\b|spread|gap|quality|time\b|seconds?|minutes?|sharp",
+    re.IGNORECASE,
+)
+SUBJECT = re.compile(
+    r"image|sample|generator|discriminator|spectral|normali[sz]|\bsn\b|\bwn\b|\bbn\b|\bln\b|clip|penalt|gan\b|gp\b|orthonormal|hinge|standard|wasserstein|width|wide|"
+    r"narrow|resnet|cnn|architecture|beta|alpha|β|α|step|updat|batch|setting|decay|n_?dis|seed",
+    re.IGNORECASE,
+)
+SIZE_WORDS = re.compile(
+    r"\b(twice|thrice|half|halv\w+|doubl\w+|tripl\w+|(one|two|three|four|five|six|seven|eight|nine|ten|fifteen|twenty|thirty|forty|fifty|hundred)"
+    r"[ -]?(percent|per cent|%|times|fold))\b",
+    re.IGNORECASE,
+)
+A_NAME = re.compile(  # what stands before a number that is the value of an entry, and no size
+    r"(beta\w*|β\S*|alpha\w*|α\S*|width|size|seeds?|steps?|n_?dis\w*|batch\w*|lambda\w*|λ\S*|setting|version|section|figure|table|exercise|lecture|page|c)"
+    r"\s*(=|is|of|was|:|to)?\s*$",
+    re.IGNORECASE,
+)
+COUNTED = re.compile(  # what stands behind a number that counts something else than a difference
+    r"\s*(more |further )?(G |generator )?(updates?|steps?|iterations?|epochs?|seeds?|samples?|images?|runs?|pixels?|px|channels?|layers?|configurations?)\b"
+    r"(?!\s*(earlier|later|sooner|fewer|more|less))",
+    re.IGNORECASE,
+)
+UNIT = re.compile(r"\s*(%|percent|per cent|times|fold|x\b|×|\*)", re.IGNORECASE)
+BY_FACTOR = re.compile(r"(factor|ratio)( of)?( is)?( at (least|most))?\s*$", re.IGNORECASE)
+
+
+def differing(a, b):
+    """Names of the entries in which two configurations differ, apart from the seed; a setting with a letter is one."""
+    names = [
+        f.name
+        for f in fields(a)
+        if f.name not in ("seed", "setting", "loss") and getattr(a, f.name) != getattr(b, f.name)
+    ]
+    if names and set(names) <= set(AUTHORS):
+        names = ["the authors' choices"] if len(names) > 1 else names
+    if (a.loss or b.loss) and a.loss_name != b.loss_name:  # both None: each has the loss that belongs to it
+        names.append("loss")
+    if a.adam != b.adam:
+        inside = [f.name for f in fields(a.adam) if getattr(a.adam, f.name) != getattr(b.adam, f.name)]
+        known = all(config.adam in NAMED_SETTINGS.values() for config in (a, b))
+        names += ["setting"] if known and len(inside) > 1 else inside
+    return names
+
+
+def _judge_plan(kinds, equal_time):
+    """Wrong if the configurations do not hang together by single differences; otherwise the names of what differs."""
+    groups, names = [{i} for i in range(len(kinds))], set()
+    closest = {}
+    for i, j in itertools.combinations(range(len(kinds)), 2):
+        entries = [name for name in differing(kinds[i], kinds[j]) if not (equal_time and name == "steps")] or ["steps"]
+        closest[i, j] = entries
+        if len(entries) == 1:
+            names |= set(entries)
+            one, other = (next(group for group in groups if k in group) for k in (i, j))
+            if one is not other:
+                groups.remove(other)
+                one |= other
+    if len(groups) > 1:
+        apart = [entries for (i, j), entries in closest.items() if not any({i, j} <= group for group in groups)]
+        entries = min(apart, key=len)
+        listed = ", ".join(entries[:-1]) + f" and {entries[-1]}"
+        which = "the two" if len(entries) == 2 else "them"
+        raise Wrong("entries", f"These configurations differ in {listed}: which of {which} will have done it? Change one entry at a time, or add the configurations between.")  # fmt: skip
+    return sorted(names)
+
+
+def _judge_claim(claim, kinds):
+    """Wrong if a claim lacks a comparison, something that is compared, or a size."""
+    if not isinstance(claim, str) or not COMPARISON.search(claim):
+        raise Wrong(
+            "claim", "The claim is a sentence that compares: what will be larger or smaller than what, and by how much?"
+        )
+    letters = {config.setting for config in kinds if isinstance(config.setting, str)}
+    if not (QUANTITY.search(claim) or SUBJECT.search(claim) or letters & set(re.findall(r"\b[A-F]\b", claim))):
+        raise Wrong("subject", "What is it that will be larger or smaller? Name what is measured (the distance, say) or what differs between your configurations.")  # fmt: skip
+    values = {
+        str(v)
+        for config in kinds
+        for part in (config, config.adam)
+        for v in vars(part).values()
+        if isinstance(v, (int, float))
+    }
+    bare = False
+    for number in NUMBER.finditer(claim):
+        before, behind = claim[: number.start()], claim[number.end() :]
+        if UNIT.match(behind) or BY_FACTOR.search(before) or re.search(r"\*\s*$", before):
+            return
+        year = re.fullmatch(r"(19|20)\d\d", number[0])
+        if not (A_NAME.search(before) or COUNTED.match(behind) or year or number[0] in values):
+            bare = True
+    if SIZE_WORDS.search(claim) or (bare and QUANTITY.search(claim)):
+        return
+    if bare:
+        raise Wrong(
+            "unit", "A number, but of what? Name what is measured (the distance, say), or write percent or times."
+        )
+    raise Wrong("vague", "By how much? Name a size in digits (10 percent, 1.5 times, a distance of 20): from which difference on would you believe it? The value of an entry, a year or a number of updates is none.")  # fmt: skip
+
+
 @exercise("05-project", "an experiment of your own", limit=10.0)
 def check_project(answer, rng):
     plan, claim = expect_tuple(answer(), 2, "The result")
@@ -547,17 +701,19 @@ def check_project(answer, rng):
         raise Wrong("config", "The first of the two results should be a list of configurations, made with Config(...).")
     if len(runs) < 2:
         raise Wrong("alone", "One configuration shows nothing: what is it compared with?")
-    same_words = [replace(run, loss=run.loss_name, setting=run.adam) for run in runs]  # "C" is SETTINGS["C"], and so on
-    kinds = {replace(run, seed=0) for run in same_words}
+    said = {replace(run, seed=0, loss=run.loss_name, setting=run.adam): replace(run, seed=0) for run in runs}
+    kinds = list(said.values())  # "C" is SETTINGS["C"], loss=None the loss it stands for
     if len(kinds) < 2:
         raise Wrong("same", "All configurations are the same up to the seed: nothing is compared.")
-    if any(len({run.seed for run in same_words if replace(run, seed=0) == kind}) < 2 for kind in kinds):
+    if any(len({run.seed for run in runs if not differing(run, kind)}) < 2 for kind in kinds):
         raise Wrong("seeds", "Each configuration needs at least two seeds, or the difference may be luck.")
-    if not isinstance(claim, str) or len(claim.split()) < 8:
-        raise Wrong("claim", "The claim is a sentence: what will be larger or smaller than what, by how much?")
-    if not any(character.isdigit() for character in claim):
-        raise Wrong("vague", "Name a number in the claim, in digits: from which difference on would you believe it?")
+    _judge_claim(claim, kinds)
+    names = _judge_plan(kinds, equal_time=bool(re.search(r"\btime\b|seconds?|minutes?", claim, re.IGNORECASE)))
     for kind in kinds:  # one of each kind, two steps: does it run at all?
         small = replace(kind, steps=1 if kind.adam.n_dis > 1 else 2, batch_size=4, width=min(kind.width, 4))
         images = 2 * torch.rand(8, kind.channels, kind.size, kind.size, generator=rng) - 1
         train(small, images)
+    words = f"What differs, one entry at a time: {', '.join(names)}."
+    if any(kind.size != profile().size for kind in kinds):
+        words += f" Mind the size: this page's classifier has seen {profile().size} x {profile().size} pixels, and its distance says something about such images only."
+    return words

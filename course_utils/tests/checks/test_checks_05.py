@@ -1,8 +1,12 @@
 """Right and wrong answers to the exercises of lecture 05."""
 
+import itertools
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
+from course_utils.checks import core, lecture05
 from course_utils.metrics import matrix_sqrt
 from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
 from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
@@ -495,6 +499,86 @@ def project_settings():
     ), "D is worse than C by at least 10 percent in all 3 seeds."
 
 
+def varied(**entries):
+    """A plan with every combination of the values given for each entry, two seeds each."""
+    combined = itertools.product(*entries.values())
+    return [Config(**dict(zip(entries, values)), seed=s) for values in combined for s in (0, 1)]
+
+
+LOSSES = varied(loss=("standard", "hinge"))
+BETAS = varied(setting=("C", replace(SETTINGS["C"], beta1=0.9)))
+EQUAL_TIME = varied(architecture=["cnn"], steps=[600]) + varied(architecture=["resnet"], steps=[300])
+CLAIMS = [  # each with the plan it belongs to
+    (LOSSES, "Hinge is 10 % better than standard"),
+    (LOSSES, "distance_hinge > 1.1 * distance_standard"),
+    (LOSSES, "The hinge loss halves the Fréchet distance compared with the standard loss."),
+    (LOSSES, "I expect no difference larger than 15 % between hinge and standard loss"),
+    (LOSSES, "mean distance (hinge) / mean distance (standard) <= 0.8"),
+    (BETAS, "With beta1 = 0.9 the mean distance is at least 1.5 times that with beta1 = 0.5 after 300 updates of G."),
+    (varied(setting=("C", "F")), "F is worse than C by at least 10 percent in all 2 seeds."),
+    (varied(width=(16, 32)), "Width 32 beats width 16 by 20 in distance."),
+    (varied(width=(16, 32)), "Doubling the width lowers the distance by a factor of 2."),
+    (varied(steps=(600, 3000)), "In F the distance after 3000 updates is less than half of that after 600."),
+    (EQUAL_TIME, "At equal time the ResNet's distance is at least 10 percent larger than the CNN's."),
+    (varied(loss=("standard", "hinge"), width=(8, 16)), "At both widths the hinge lowers the distance by 10 percent"),
+    (varied(method=("spectral_norm", "wgan_gp")), "WGAN-GP takes 3 times longer and its distance is 20 % smaller"),
+]
+NO_CLAIMS = {
+    "claim": [
+        (LOSSES, "a b c d e f g 8"),
+        (LOSSES, "The distance is 8"),
+        (LOSSES, "1 2 3 4 5 6 7 8 9"),
+        (LOSSES, 0.8),
+    ],
+    "vague": [
+        (BETAS, "With beta1 = 0.9 the distance gets larger"),
+        (LOSSES, "In 2018 the hinge was better than the standard loss"),
+        (LOSSES, "The hinge gives better images than the standard loss after 300 steps with 2 seeds"),
+        (LOSSES, "I believe that the hinge is much better than the standard loss."),
+        (varied(width=(16, 32)), "width 32 is better than width 16"),
+    ],
+    "subject": [
+        (LOSSES, "bananas are 3 times larger than apples"),
+        (LOSSES, "lorem ipsum dolor sit amet consectetur more 8 elit"),
+    ],
+    "unit": [(varied(method=("spectral_norm", "none")), "SN wins by 2.")],
+    "entries": [
+        (
+            varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16]),
+            "Hinge with width 16 is 10 percent better than standard",
+        ),
+        (EQUAL_TIME, "The ResNet's distance is at least 10 percent larger than the CNN's."),
+    ],
+}
+
+
+def handed_in(plan_and_claim):
+    return lambda: plan_and_claim
+
+
+def test_the_check_says_which_entries_differ():
+    plan = varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16])
+    line = core.run("05-project", lambda: (plan, "Hinge is 10 percent better than standard")).line
+    assert "differ in width and loss: which of the two" in line
+    line = core.run("05-project", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
+    assert line.endswith("right. What differs, one entry at a time: loss.")
+
+
+def test_a_size_that_the_pages_classifier_has_not_seen_is_mentioned():
+    line = core.run("05-project", lambda: (varied(loss=("standard", "hinge"), size=[32]), CLAIMS[0][1])).line
+    assert "right" in line and "this page's classifier has seen 16 x 16 pixels" in line
+
+
+def test_recorded_runs_end_clearly_on_their_side():
+    lines = {"healthy": lambda gap: gap < 4, "D wins": lambda gap: gap > 15}
+    for kind, names in lecture05.RECORDED.items():
+        for name in names:
+            real, fake, spread = lecture05.recorded_run(name)
+            last = len(real) // 10
+            assert lines[kind](float((real - fake)[-last:].mean())), name
+            assert float(spread[-last:].mean()) > 0.15 and len(real) == len(fake) == len(spread), name
+
+
 CASES = [
     Case(
         "05-hinge",
@@ -552,16 +636,16 @@ CASES = [
             "choice-D wins": [
                 diagnose_severe, diagnose_last_gap, diagnose_largest_gap, diagnose_mean_of_all, diagnose_real_alone, diagnose_order,
             ],
-            "choice-collapse": diagnose_last_spread, "option": diagnose_other_word,
+            "choice-collapse": diagnose_last_spread, "turned": diagnose_with(gap_of=lambda gap: gap[-(len(gap) // 10) :].mean().abs()), "option": diagnose_other_word,
         },
     ),
     Case(
         "05-project",
-        right=[lambda: (plan(), CLAIM), project_settings, lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
+        right=[lambda: (plan(), CLAIM), project_settings, *map(handed_in, CLAIMS), lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
         wrong={
             "type": lambda: plan()[0], "config": lambda: (["spectral_norm", "none"], CLAIM), "alone": lambda: (plan()[:1], CLAIM),
-            "same": [lambda: (plan()[:2], CLAIM), lambda: (SAME_TWICE, CLAIM)], "seeds": lambda: (plan()[::2], CLAIM), "claim": lambda: (plan(), "SN wins by 2."),
-            "vague": lambda: (plan(), "I believe that spectral normalization is much better than no normalization."),
+            **{code: [handed_in(pair) for pair in pairs] for code, pairs in NO_CLAIMS.items()},
+            "same": [lambda: (plan()[:2], CLAIM), lambda: (SAME_TWICE, CLAIM)], "seeds": lambda: (plan()[::2], CLAIM),
         },
     ),
 ]  # fmt: skip
