@@ -564,11 +564,6 @@ def test_the_check_says_which_entries_differ():
     assert line.endswith("right. What differs, one entry at a time: loss.")
 
 
-def test_a_size_that_the_pages_classifier_has_not_seen_is_mentioned():
-    line = core.run("05-project", lambda: (varied(loss=("standard", "hinge"), size=[32]), CLAIMS[0][1])).line
-    assert "right" in line and "this page's classifier has seen 16 x 16 pixels" in line
-
-
 def test_recorded_runs_end_clearly_on_their_side():
     lines = {"healthy": lambda gap: gap < 4, "D wins": lambda gap: gap > 15}
     for kind, names in lecture05.RECORDED.items():
