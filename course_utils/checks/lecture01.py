@@ -98,9 +98,8 @@ def check_optimal(answer, rng):
         if len(shape) == 2:
             std_q, std_p = std_p, std_q
         x = 6 * torch.rand(shape, generator=rng) - 3  # near enough that no density underflows
-        x.view(-1)[0] = (
-            mean_q + 9 * std_q if std_q < std_p else mean_p - 9 * std_p
-        )  # and one point where an epsilon shows
+        narrow, other, std = (mean_q, mean_p, std_q) if std_q < std_p else (mean_p, mean_q, std_p)
+        x.view(-1)[0] = narrow + math.copysign(9 * std, other - narrow)  # one point where epsilons and roundings show
 
         def log_density(x, mean, std):
             return -((x.double() - mean) ** 2) / (2 * std**2) - math.log(std)
