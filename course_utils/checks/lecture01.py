@@ -99,7 +99,9 @@ def check_optimal(answer, rng):
             std_q, std_p = std_p, std_q
         x = 6 * torch.rand(shape, generator=rng) - 3  # near enough that no density underflows
         narrow, other, std = (mean_q, mean_p, std_q) if std_q < std_p else (mean_p, mean_q, std_p)
-        x.view(-1)[0] = narrow + math.copysign(10.5 * std, other - narrow)  # one point where epsilons and roundings show
+        x.view(-1)[0] = narrow + math.copysign(
+            10.5 * std, other - narrow
+        )  # one point where epsilons and roundings show
 
         def log_density(x, mean, std):
             return -((x.double() - mean) ** 2) / (2 * std**2) - math.log(std)

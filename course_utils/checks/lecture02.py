@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from course_utils.checks.core import (
     Wrong,
@@ -19,6 +20,7 @@ from course_utils.checks.core import (
     small_matrices,
     tidy,
 )
+from course_utils.normalization import spectral_norm
 
 
 def matrix(shape, rng):
@@ -534,3 +536,110 @@ def check_bug(answer, rng):
 
 def unit(n, rng):
     return F.normalize(torch.randn(n, generator=rng), dim=0)
+
+
+def _parametrized(rng):
+    """Layers under SN, with what an initialization is to put into each: of a wide gap, and several times too large."""
+    for make, wrap in [
+        (lambda: nn.Linear(8, 6), spectral_norm),
+        (lambda: nn.Conv2d(3, 5, 3), spectral_norm),
+        (lambda: nn.Linear(4, 7), parametrizations.spectral_norm),
+    ]:
+        layer = wrap(make())
+        shape = layer.weight.shape
+        yield layer, (5 * matrix((shape[0], shape[1:].numel()), rng)).reshape(shape)
+
+
+@exercise("02-restart", "another start")
+def check_restart(answer, rng):
+    worst = 0.0
+    for training in (True, False):
+        for layer, target in _parametrized(rng):
+            layer.train(training)
+            before, filled = layer.parametrizations.weight.original, []
+
+            def init(tensor, target=target, filled=filled):
+                filled.append(tensor)
+                with torch.no_grad():
+                    return tensor.copy_(target)
+
+            result = answer(layer, init)
+            if not isinstance(result, nn.Module):
+                raise Wrong("type", "Return the layer itself.")
+            chain = getattr(getattr(result, "parametrizations", {}), "weight", None)
+            if chain is None:
+                raise Wrong("bare", "The layer that you return is not under spectral_norm any more.")
+            if len(chain) > 1:
+                raise Wrong("twice", "The layer is now normalized twice. It was under SN when you got it.")
+            if distance(chain.original.detach(), target) > 1e-5:
+                if any(tensor is before for tensor in filled):
+                    raise Wrong("overwritten", "init has filled the stored weight, and afterwards it was overwritten.")
+                raise Wrong("ignored", "The stored weight is not what init makes. Trap 1: layer.weight is computed anew at every access, and init has filled a tensor that nobody keeps.")  # fmt: skip
+            if chain.original is not before:
+                raise Wrong("parameter", "The values are right, but the stored weight is another parameter now: an optimizer made before would go on moving the old one. Fill the one that is there.")  # fmt: skip
+            modes = {module.training for module in result.modules()}
+            if modes != {training}:
+                was, now = ("training", "evaluation") if training else ("evaluation", "training")
+                raise Wrong("mode", f"The layer came in {was} mode, and you return it, or a part of it, in {now} mode.")
+            value = result.eval().weight.detach().double().flatten(1)
+            top = float(torch.linalg.matrix_norm(value, 2))
+            result.train(training)
+            if not abs(top - 1) < 1e-2:
+                if not training and _moves(result):
+                    hint = "In evaluation mode an access moves nothing: the layer came in that mode."
+                    raise Wrong("eval", f"sigma of the weight in use is {top:.3g}, not 1. {hint}")
+                raise Wrong("stale", f"sigma of the weight in use is {top:.3g}, not 1: u and v still belong to an older weight. How do they catch up?")  # fmt: skip
+            worst = max(worst, abs(top - 1))
+    return worst
+
+
+def _moves(layer):
+    """Whether an access in training mode brings sigma of the weight in use nearer to 1: then u and v are stale only."""
+    layer.train()
+    for _ in range(15):
+        layer.weight  # noqa: B018
+    top = torch.linalg.matrix_norm(layer.eval().weight.detach().double().flatten(1), 2)
+    return abs(float(top) - 1) < 1e-2
+
+
+def _ceiling(a, rho, factor=1.0):
+    """The ceiling s of the penalty's minimiser by bisection: sum of (a_i - s)_+ = factor * rho * s."""
+    low, high = 0.0, float(a[0])
+    for _ in range(100):
+        s = (low + high) / 2
+        low, high = (s, high) if float((a - s).clamp(min=0).sum()) > factor * rho * s else (low, s)
+    return s
+
+
+@exercise("02-penalty", "where the penalty rests")
+def check_penalty(answer, rng):
+    worst = 0.0
+    spectra = [
+        ([2.4, 1.9], 0.5),  # the second is pressed down
+        ([3.0, 1.2, 0.4], 0.5),  # it is not
+        ([2.0, 1.9, 1.8, 0.3], 1.0),
+        ([1.5], 2.0),
+        ([2.0, 2.0, 0.5], 0.25),  # tied from the start
+        ([1.0, 0.9, 0.8, 0.7, 0.6], 8.0),  # all of them
+    ]
+    for _ in range(4):
+        values = (3 * torch.rand(5, generator=rng, dtype=torch.float64) + 0.05).sort(descending=True).values
+        spectra.append((values.tolist(), float(3 * torch.rand((), generator=rng) + 0.1)))
+    for values, rho in spectra:
+        a = torch.tensor(values, dtype=torch.float64)
+        truth = a.clamp(max=_ceiling(a, rho))
+        alone = torch.cat([a[:1] / (1 + rho), a[1:]])
+        hints = {
+            "all": (a / (1 + rho), "This is what weight decay does: every value is divided by 1 + rho. Who pays for a value that is not the largest?"),
+            "first": (alone, "The first value has been pressed below the second, which is now the largest, and free. Where they meet, both have to go down together."),
+            "first-sorted": (alone.sort(descending=True).values, "The first value has been pressed below the second, which is now the largest, and free. Where they meet, both have to go down together."),
+            "cut": (a.clamp(max=float(a[0]) / (1 + rho)), "Right as long as the ceiling a_1/(1 + rho) lies above a_2. Below it several values press against the ceiling, and it holds higher: how many times (a_i - s) is in the derivative?"),
+            "clip": (a.clamp(max=1), "This is a ceiling of 1, as under SN. Here the ceiling follows from a and rho."),
+            "double": (a.clamp(max=_ceiling(a, rho, 2.0)), "A factor 2 too many: the derivative of rho/2 s^2 is rho s."),
+            "half": (a.clamp(max=_ceiling(a, rho, 0.5)), "A factor 2 is missing: the derivative of (a_i - s)^2 / 2 is (s - a_i)."),
+            "everyone": (torch.full_like(a, float(a.sum()) / (len(a) + rho)), "All values have been made equal. Those below the ceiling pay nothing, and stay."),
+            "mean": (a.clamp(max=float(a.sum()) / (len(a) + rho)), "In (a_1 + ... + a_m)/(m + rho) only the values above the ceiling count."),
+            "ceiling": (torch.tensor(_ceiling(a, rho)), "This is the ceiling s, a number. Wanted are all the w_i = min(a_i, s)."),
+        }  # fmt: skip
+        worst = max(worst, compare(answer(a.to(torch.get_default_dtype()), rho), truth, 1e-4, "The values w", hints))
+    return worst

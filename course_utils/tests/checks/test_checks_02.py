@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
 
 from course_utils.checks import core
 from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
@@ -579,6 +580,102 @@ def update(change):
     return answer
 
 
+# 2.8 -----------------------------------------------------------------------------------------------------------------
+def restarted(fill, rounds=15, train=True, back=True):
+    """An answer that fills the stored weight by ``fill(layer, init)``, then lets u and v catch up."""
+
+    def restart(layer, init):
+        before = layer.training
+        fill(layer, init)
+        if train:
+            layer.train()
+        for _ in range(rounds):
+            layer.weight  # noqa: B018
+        return layer.train(before) if back else layer
+
+    return restart
+
+
+def fill_stored(layer, init):
+    init(layer.parametrizations.weight.original)
+
+
+def fill_assigned(layer, init):
+    layer.weight = init(torch.empty_like(layer.weight))  # right_inverse stores it
+
+
+def fill_data(layer, init):
+    layer.parametrizations.weight.original.data.copy_(init(torch.zeros(layer.weight.shape)))
+
+
+def fill_in_use(layer, init):
+    init(layer.weight)
+
+
+def fill_new_parameter(layer, init):
+    new = nn.Parameter(init(torch.empty_like(layer.parametrizations.weight.original)))
+    layer.parametrizations.weight.original = new
+
+
+def restart_by_forward_passes(layer, init):
+    before = layer.training
+    init(layer.parametrizations.weight.original)
+    layer.train(True)
+    x = torch.zeros(1, layer.weight.shape[1], *[5] * (layer.weight.dim() - 2))
+    for _ in range(20):
+        layer(x)
+    layer.train(before)
+    return layer
+
+
+def restart_half_in_training(layer, init):
+    layer = restarted(fill_stored)(layer, init)
+    before, layer.training = layer.training, True
+    layer.training = before
+    layer.parametrizations.train(not before)
+    return layer
+
+
+def restart_overwritten(layer, init):
+    init(layer.parametrizations.weight.original)
+    layer.weight = layer.weight.detach() / 2
+    return layer
+
+
+def restart_bare(layer, init):
+    parametrize.remove_parametrizations(layer, "weight")
+    init(layer.weight)
+    return layer
+
+
+def restart_twice(layer, init):
+    fill_stored(layer, init)
+    return parametrizations.spectral_norm(layer)
+
+
+# 2.9 -----------------------------------------------------------------------------------------------------------------
+def rest_from_all_down_tensor(a, rho):
+    for m in range(len(a), 0, -1):  # from the most tied values to the fewest
+        s = float(a[:m].sum()) / (m + rho)
+        if s <= a[m - 1]:
+            return torch.tensor([min(float(x), s) for x in a])
+
+
+def rest_by_largest_ceiling(a, rho):
+    sums = a.cumsum(0) / (torch.arange(1, len(a) + 1) + rho)
+    return torch.minimum(a, sums.max()).numpy()
+
+
+def rest_first(a, rho):
+    a = a.clone()
+    a[0] = a[0] / (1 + rho)
+    return a
+
+
+def rest_ceiling(a, rho, times=1.0):
+    return max(float(a[:m].sum()) / (m + times * rho) for m in range(1, len(a) + 1))
+
+
 CASES = [
     Case(
         "02-sigma-gradient",
@@ -755,6 +852,54 @@ CASES = [
             "rounds": update_thrice,
             "sign": update(lambda W, u0, u, v, s: (W / s, -u, -v)),
             "type": lambda W, u: W,
+        },
+    ),
+    Case(
+        "02-restart",
+        right=[
+            restarted(fill_stored, rounds=40),
+            restarted(fill_assigned),
+            restarted(fill_data, rounds=20),
+            restart_by_forward_passes,
+        ],
+        wrong={
+            "ignored": [restarted(fill_in_use), lambda layer, init: layer],
+            "stale": [restarted(fill_stored, rounds=0), restarted(fill_assigned, rounds=0)],
+            "eval": restarted(fill_stored, train=False),
+            "mode": [
+                restarted(fill_stored, back=False),
+                lambda l, i: restarted(fill_stored)(l, i).eval(),
+                restart_half_in_training,
+            ],
+            "parameter": restarted(fill_new_parameter),
+            "overwritten": restart_overwritten,
+            "bare": restart_bare,
+            "twice": restart_twice,
+            "type": lambda layer, init: layer.weight,
+            "none": fill_stored,
+            "raises": lambda layer, init: init(layer.original),
+        },
+    ),
+    Case(
+        "02-penalty",
+        right=[
+            rest_from_all_down_tensor,
+            rest_by_largest_ceiling,
+            lambda a, rho: rest_by_largest_ceiling(a.double(), rho),
+        ],
+        wrong={
+            "all": lambda a, rho: a / (1 + rho),
+            "first": rest_first,
+            "first-sorted": lambda a, rho: rest_first(a, rho).sort(descending=True).values,
+            "cut": lambda a, rho: a.clamp(max=float(a[0]) / (1 + rho)),
+            "clip": lambda a, rho: a.clamp(max=1),
+            "double": lambda a, rho: a.clamp(max=rest_ceiling(a, rho, 2)),
+            "half": lambda a, rho: a.clamp(max=rest_ceiling(a, rho, 0.5)),
+            "everyone": lambda a, rho: torch.full_like(a, float(a.sum()) / (len(a) + rho)),
+            "mean": lambda a, rho: a.clamp(max=float(a.sum()) / (len(a) + rho)),
+            "ceiling": rest_ceiling,
+            "value": [lambda a, rho: a, lambda a, rho: a / a[0], lambda a, rho: torch.zeros_like(a)],
+            "type": lambda a, rho: "1.6",
         },
     ),
 ]
