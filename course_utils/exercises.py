@@ -29,9 +29,11 @@ generated from the lecture and written anew when that changes: do not edit it, b
 {rows}
 | together | | {total} |"""
 ROW = re.compile(r"^### Exercise (.+?) · ([●○]{3}) · (\d+) min ·", re.MULTILINE)
-HEAVY = "*This takes long to compute: below is what is stored in [the lecture](../{name}#cell-id={id}).*{shows}"
+HEAVY = (
+    "*This takes long to compute: below is what is stored in [the lecture](../{name}#cell-id={id}){controls}.*{shows}"
+)
 NO_OUTPUT = "*The code behind what follows is in [the lecture](../{name}#cell-id={id}).*"
-IMPORT = "\nfrom course_utils.plotting import show_stored"
+IMPORT = "\nfrom course_utils.stored import show_stored"
 
 # What every notebook says of its language; a kernel adds its version. Without the ending nbconvert would write .txt.
 LANGUAGE_INFO = {
@@ -101,7 +103,8 @@ def stored(run, name):
     ids = [cell.id for cell in run if cell.outputs]
     alts = [about.get("alt", "") for cell in run for out in cell.outputs for about in out.get("metadata", {}).values()]
     shows = "\n" + "".join(f"\n- {alt}" for alt in alts if alt)
-    line = (HEAVY if ids else NO_OUTPUT).format(name=name, id=run[0].id, shows=shows).rstrip()
+    controls = ", where its controls work" if any("explore(" in cell.source for cell in run) else ""
+    line = (HEAVY if ids else NO_OUTPUT).format(name=name, id=run[0].id, shows=shows, controls=controls).rstrip()
     cells = [nbformat.v4.new_markdown_cell(line, id=f"without-{run[0].id}"[:64])]
     if ids:
         arguments = ", ".join(f'"{text}"' for text in (name, *ids))

@@ -11,10 +11,8 @@ import inspect
 import io
 import textwrap
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import matplotlib as mpl
-import nbformat
 import numpy as np
 import torch
 from IPython.display import display
@@ -101,23 +99,6 @@ def show(fig: Figure, alt: str) -> None:
     """Put ``fig`` on the page and close it. ``alt`` says in a sentence what it shows, for those who cannot see it."""
     data, metadata = png_bundle(to_png(fig), alt)
     display(data, metadata=metadata, raw=True)
-
-
-def show_stored(lecture: str, *cells: str) -> None:
-    """Put on the page what a lecture's cells gave when it was last saved, printed lines and figures; computes nothing.
-
-    lecture: its file name in the course's folder ``notebooks``. cells: ids of its code cells.
-    Raises ValueError if it has no such cell, FileNotFoundError if it is not there.
-    """
-    folder = Path(__file__).resolve().parents[1] / "notebooks"
-    found = {cell.id: cell for cell in nbformat.read(folder / lecture, as_version=4).cells}
-    if missing := [id for id in cells if id not in found]:
-        raise ValueError(f"{lecture} has no cell called {', '.join(missing)}")
-    for output in (output for id in cells for output in found[id].get("outputs", [])):
-        if output.output_type == "stream":
-            print(output.text, end="")
-        elif output.output_type == "display_data" and "application/vnd.jupyter.widget-view+json" not in output.data:
-            display(dict(output.data), metadata=dict(output.metadata), raw=True)
 
 
 def show_source(*objects: Callable | type, docstring: bool = True) -> None:

@@ -27,7 +27,7 @@ def test_readme_has_two_commands() -> None:
 
 def test_the_module_can_be_read_in_an_evening() -> None:
     """The files that the lectures teach from. What builds pages, and what long runs need, stands beside them."""
-    pages = {"exercises.py", "setup_cell.py", "slides.py"}
+    pages = {"exercises.py", "setup_cell.py", "slides.py", "stored.py"}
     long_runs = {"runs.py", "parallel.py", "fast.py", "command_line.py", "benchmark.py", "sweep.py", "inception.py",
         "record_plan.py", "recurrent_records.py"}  # fmt: skip
     lines = {

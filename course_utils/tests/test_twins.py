@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from course_utils import exercises, plotting, training
+from course_utils import exercises, stored, training
 from course_utils.tests.checks.harness import setup
 
 LECTURES = exercises.lectures()
@@ -353,14 +353,14 @@ def test_the_list_at_the_top_has_every_exercise(lecture: Path) -> None:
 
 def test_stored_results_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     shown = []
-    monkeypatch.setattr(plotting, "display", lambda data, metadata, raw: shown.append((data, metadata)))
-    plotting.show_stored("03_power_iteration.ipynb", "fig9-figure")
+    monkeypatch.setattr(stored, "display", lambda data, metadata, raw: shown.append((data, metadata)))
+    stored.show_stored("03_power_iteration.ipynb", "fig9-figure")
     alts = [metadata["image/png"]["alt"] for data, metadata in shown if "image/png" in data]
     assert len(alts) == 1 and alts[0].startswith("True norm")
     assert "largest after update 20" in capsys.readouterr().out
-    plotting.show_stored("00_start_here.ipynb", "hook-explore")
+    stored.show_stored("00_start_here.ipynb", "hook-explore")
     assert "image/png" in shown[1][0] and not any("widget" in kind for data, _ in shown for kind in data)
     with pytest.raises(ValueError, match="has no cell called fig-nine"):
-        plotting.show_stored("03_power_iteration.ipynb", "fig9-figure", "fig-nine")
+        stored.show_stored("03_power_iteration.ipynb", "fig9-figure", "fig-nine")
     with pytest.raises(FileNotFoundError, match="99_none"):
-        plotting.show_stored("99_none.ipynb", "fig9-figure")
+        stored.show_stored("99_none.ipynb", "fig9-figure")
