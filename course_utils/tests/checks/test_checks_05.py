@@ -1,14 +1,19 @@
 """Right and wrong answers to the exercises of lecture 05."""
 
 import itertools
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn import functional as F
 
+from course_utils import environment
 from course_utils.checks import core, lecture05
-from course_utils.metrics import matrix_sqrt
-from course_utils.tests.checks.harness import Case, test_exercise  # noqa: F401
+from course_utils.data import load_fashion_mnist
+from course_utils.metrics import features_of, matrix_sqrt
+from course_utils.models import SmallClassifier
+from course_utils.tests.checks.harness import Case, notebook, setup, test_exercise  # noqa: F401
 from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
 
 # ---- 05-hinge
@@ -409,6 +414,14 @@ def diagnose_by_median(real_score, fake_score, spread):
     return "D wins" if sorted(gap[-n:])[n // 2] > 5 else "healthy"
 
 
+def diagnose_strict(real_score, fake_score, spread):
+    """Lines near the other end of what the figure allows."""
+    if not torch.isfinite(real_score - fake_score).all():
+        return "diverged"
+    gap, spread = ((curve[-(len(curve) // 10) :]).mean() for curve in (real_score - fake_score, spread))
+    return "collapse" if spread < 0.14 else "D wins" if gap > 14 else "healthy"
+
+
 def diagnose_optimist(real_score, fake_score, spread):
     return "healthy"
 
@@ -564,6 +577,27 @@ def test_the_check_says_which_entries_differ():
     assert line.endswith("right. What differs, one entry at a time: loss.")
 
 
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_recipe_of_the_project_fits_every_profile(name, monkeypatch):
+    """The page's cells with the numbers of each profile, on this machine's CPU and with few images."""
+    numbers = replace(environment.PROFILES[name], device="cpu", width=4, batch_size=4)
+    cells, names = notebook("05", "lecture"), dict(setup("05"))
+    names["profile"] = lambda: numbers
+    names["load_fashion_mnist"] = lambda *size, **options: load_fashion_mnist(*size, limit=600, **options)
+    exec(cells["data"], names)
+    images = names["fashion_data"].images
+    names["classifier"] = SmallClassifier()
+    names["real_features"] = features_of(names["classifier"], images)
+    exec(cells["project-tools"].partition("train_here(Config(")[0], names)
+    for setting in ("C", replace(SETTINGS["C"], beta1=0.9)):
+        run = names["train_here"](Config(setting=setting, width=4, batch_size=4, steps=2))
+        assert run.sample(2).shape[-1] == numbers.size
+        assert math.isfinite(names["distance_here"](run))
+    assert 0 < names["minutes_for"](Config(width=4, batch_size=4, steps=100), tried=2) < 10
+    for cell in ("fast-check", "resume-check"):
+        exec(cells[cell], names)
+
+
 def test_recorded_runs_end_clearly_on_their_side():
     lines = {"healthy": lambda gap: gap < 4, "D wins": lambda gap: gap > 15}
     for kind, names in lecture05.RECORDED.items():
@@ -621,7 +655,7 @@ CASES = [
     ),
     Case(
         "05-diagnose",
-        right=[diagnose_by_mean, diagnose_by_median],
+        right=[diagnose_by_mean, diagnose_by_median, diagnose_strict],
         wrong={
             "choice-healthy": [
                 diagnose_no_collapse, diagnose_no_winner, diagnose_no_nan, diagnose_finite_real, diagnose_finite_fake,
