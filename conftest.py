@@ -5,7 +5,8 @@ import sys
 import tempfile
 
 import matplotlib
-from browser import loopback_works
+import pytest
+from helpers import loopback_works
 from jupyter_client.manager import KernelManager
 
 SCRATCH = tempfile.TemporaryDirectory(prefix="course", ignore_cleanup_errors=True)
@@ -19,6 +20,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["IPYTHONDIR"] = os.environ["JUPYTER_CONFIG_DIR"] = SCRATCH.name
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 matplotlib.use("Agg")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every lecture is a test: each cell is run in a fresh kernel and its text is compared with the stored one."""
+    if config.pluginmanager.hasplugin("nbval") and not config.option.nbval_lax:
+        config.option.nbval = config.option.nbval_current_env = True
+        config.option.nbval_cell_timeout = 300
 
 
 def _through_files(self: KernelManager, *args, _init=KernelManager.__init__, **kwargs) -> None:

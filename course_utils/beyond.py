@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .spectral import check_tensor
+from .validation import require_tensor
 
-MUON = (3.4445, -4.7750, 2.0315)  # a, b, c of Muon's Newton-Schulz round (Jordan et al. 2024)
+MUON = (3.4445, -4.7750, 2.0315)  # c1, c3, c5 of Muon's Newton-Schulz round (Jordan et al. 2024: a, b, c)
 GAMES = ("wasserstein", "saturating", "non-saturating", "wgan-gp", "r1")
 
 
 def pushes(score: Tensor, game: str) -> tuple[Tensor, Tensor]:
     """How hard G and D act on a fake with this score: |dV_G/df| and |dV_D/df|, both of the shape of `score`.
 
-    "wasserstein": 1 and 1 (the hinge loss too, for scores in (-1, 1)); "saturating": G minimises log(1 - D), so both
+    "wasserstein": 1 and 1 (the hinge loss too, for scores above -1); "saturating": G minimises log(1 - D), so both
     are sigmoid(f); "non-saturating": G maximises log D, so sigmoid(-f) and sigmoid(f). "r1" is non-saturating,
     "wgan-gp" Wasserstein. Raises ValueError for another name.
     """
@@ -33,7 +33,7 @@ def pushes(score: Tensor, game: str) -> tuple[Tensor, Tensor]:
 
 
 def _halves(y: Tensor) -> tuple[Tensor, Tensor]:
-    check_tensor(y, "y", "a state (..., 2d)", 1, finite=False)
+    require_tensor(y, "y", "a state (..., 2d)", 1, finite=False)
     if y.shape[-1] % 2:
         raise ValueError(f"y must be a state (theta, d) with an even number of entries, got {tuple(y.shape)}")
     return y.chunk(2, dim=-1)
@@ -115,7 +115,7 @@ def certified_radius(logits: Tensor, labels: Tensor, K: float) -> Tensor:
 
     logits: (N, classes); labels: (N); K: Lipschitz norm of x -> logits. N radii (Tsuzuku, Sato & Sugiyama 2018).
     """
-    check_tensor(logits, "logits", "a batch of scores (N, classes)", 2, 2)
+    require_tensor(logits, "logits", "a batch of scores (N, classes)", 2, 2)
     if not K > 0:
         raise ValueError(f"K must be positive, got {K}")
     own = logits.gather(1, labels[:, None])[:, 0]
@@ -129,7 +129,7 @@ def gram_bound(weight: Tensor, k: int) -> Tensor:
     It is (sum of sigma_i^p)^(1/p) with p = 2^(k+1): at least sigma, and at most min(m, n)^(1/p) sigma.
     weight: (..., m, n), not zero; one bound for each matrix.
     """
-    check_tensor(weight, "weight", "a matrix (..., m, n)", 2)
+    require_tensor(weight, "weight", "a matrix (..., m, n)", 2)
     if k < 0:
         raise ValueError(f"k must be 0 or more, got {k}")
     log_scale = 0.0  # the Gram matrix reached so far is exp(log_scale) times `weight`
@@ -141,15 +141,15 @@ def gram_bound(weight: Tensor, k: int) -> Tensor:
 
 
 def newton_schulz(matrix: Tensor, rounds: int = 5, coefficients: tuple[float, float, float] = MUON) -> Tensor:
-    """Push all singular values towards 1 with products only: X <- a X + (b X X^T + c (X X^T)^2) X, from G / |G|_F.
+    """Push all singular values towards 1 with products only: X <- c1 X + (c3 X X^T + c5 (X X^T)^2) X, from G / |G|_F.
 
-    matrix: (..., m, n), for example a gradient G. Each singular value s becomes a s + b s^3 + c s^5 in a round.
+    matrix: (..., m, n), for example a gradient G. Each singular value s becomes c1 s + c3 s^3 + c5 s^5 in a round.
     """
-    a, b, c = coefficients
+    c1, c3, c5 = coefficients
     x = matrix / matrix.flatten(-2).norm(dim=-1).clamp_min(1e-12)[..., None, None]
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     for _ in range(rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = c1 * x + (c3 * gram + c5 * gram @ gram) @ x
     return x.mT if tall else x

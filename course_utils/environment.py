@@ -95,7 +95,7 @@ def environment_report() -> dict[str, str]:
     }
 
 
-def check_versions() -> list[str]:
+def untested_versions() -> list[str]:
     """Complaints about versions this course was not tried with; an empty list when all is well."""
     complaints = []
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):

@@ -16,18 +16,12 @@ from torch.nn import functional as F
 from .spectral import (
     LINEAR_LAYERS,
     TRANSPOSED_LAYERS,
-    check_matrix,
-    check_tensor,
     conv_norm,
     output_dim,
     used_weight,
     weight_matrix,
 )
-
-
-def check_batch(x: Tensor, name: str = "x") -> None:
-    """Raise TypeError or ValueError unless `x` is a non-empty, finite batch of floating-point numbers, (batch, ...)."""
-    check_tensor(x, name, "a batch (batch, ...)", 2)
+from .validation import require_batch, require_matrix
 
 
 def activation_slopes(
@@ -54,7 +48,7 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     The function must treat the points of a batch independently and change no buffers: put networks with batch or
     spectral norm in evaluation mode, else ValueError. For a scalar function this is the length of its gradient.
     """
-    check_batch(x)
+    require_batch(x)
     try:
         jacobian = torch.func.vmap(torch.func.jacrev(lambda point: function(point[None].clone())[0].flatten()))(x)
     except RuntimeError as error:
@@ -86,7 +80,7 @@ def ascent_lower_bound(
     of each pair, where it was steepest and where it ended. So the bound holds even where the difference of two large
     outputs has lost its digits. For kinks and rounding see `sampled_lower_bound`.
     """
-    check_batch(x)
+    require_batch(x)
     offset = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=torch.Generator(x.device).manual_seed(0))
     offset = distance * offset / offset.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
     pair = torch.stack([x, x + offset]).requires_grad_()
@@ -121,7 +115,7 @@ def rounded_lower_bound(model: nn.Sequential, x: Tensor, steps: int = 300, lr: f
     from width 1 to 1/50. Returns the largest gradient of `model` itself, kinks and all, among the points looked at
     (the first ones and every tenth step's). Raises ValueError without a ReLU to round or with more than one output.
     """
-    check_batch(x)
+    require_batch(x)
     rounded, relus = copy.deepcopy(model).requires_grad_(False), []
     for path, layer in list(rounded.named_modules(remove_duplicate=False)):
         if isinstance(layer, (nn.ReLU, nn.LeakyReLU)) and path:
@@ -167,7 +161,7 @@ def _layer_bound(layer: nn.Module, x: Tensor, kernels: str) -> tuple[float, str]
     if kind in LINEAR_LAYERS + TRANSPOSED_LAYERS:
         weight = used_weight(layer)
         matrix = weight_matrix(weight, output_dim(layer))
-        check_matrix(matrix)
+        require_matrix(matrix)
         if kernels == "exact" and not isinstance(layer, nn.Linear):
             known = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.dilation == (1, 1)
             if not known or layer.padding_mode != "zeros" or not isinstance(layer.padding, tuple):
@@ -207,7 +201,7 @@ def layer_bounds(model: nn.Sequential, x: Tensor, kernels: str = "matrix") -> li
                 f"a hook computes the weight or bias of layer {path} (old-style spectral_norm, weight_norm or pruning), "
                 "so they may be out of date: remove the hook, or use torch.nn.utils.parametrizations"
             )
-    check_batch(x)
+    require_batch(x)
     bounds, first = [], x
     with torch.no_grad():
         for name, layer in model._modules.items():  # named_children() would skip a layer that has occurred before

@@ -12,38 +12,15 @@ from torch.nn import functional as F
 
 from .data import Images
 from .models import SmallClassifier
-from .spectral import check_range, check_tensor, check_whole, float32_by_default
-
-
-def _check_features(features: Tensor, name: str) -> Tensor:
-    check_tensor(features, name, "features (N, d)", 2, 2)
-    if len(features) < 2:
-        raise ValueError(f"{name} must be features (N, d) with N at least 2, got {tuple(features.shape)}")
-    return features.detach().double()
-
-
-def _check_gaussians(**parameters: Tensor) -> None:
-    for name, tensor in parameters.items():
-        check_tensor(tensor, name, "a mean (d,) or a covariance (d, d)", 1, 2)
-    shapes = [tuple(tensor.shape) for tensor in parameters.values()]
-    d = shapes[0][0]
-    if shapes != [(d,), (d, d)] * 2:
-        raise ValueError(f"expected means of shape (d,) and covariances of shape (d, d), got {shapes}")
-    for name, matrix in parameters.items():
-        if matrix.ndim == 2:
-            _check_covariance(matrix.detach().double(), name)
-
-
-def _check_covariance(matrix: Tensor, name: str) -> None:
-    """Raise ValueError unless `matrix` is symmetric with no negative eigenvalue, up to 1e-5 of its largest entry."""
-    tolerance = 1e-5 * float(matrix.abs().max())
-    off = float((matrix - matrix.mT).abs().max())
-    if off > tolerance:
-        raise ValueError(f"{name} must be a covariance, but it is not symmetric: C and C^T differ by up to {off:.4g}")
-    shift = (tolerance or 1.0) * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    if torch.linalg.cholesky_ex(matrix + shift).info:  # exists if and only if no eigenvalue lies below -tolerance
-        lowest = float(torch.linalg.eigvalsh(matrix)[0])
-        raise ValueError(f"{name} must be a covariance, but it has a negative eigenvalue, {lowest:.4g}")
+from .spectral import float32_by_default
+from .validation import (
+    require_features,
+    require_gaussians,
+    require_images,
+    require_labelled,
+    require_tensor,
+    require_whole,
+)
 
 
 def _without_noise(eigenvalues: Tensor) -> Tensor:
@@ -64,7 +41,7 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
     In double precision, and never negative. Raises ValueError for other shapes, NaN or infinite entries, and a matrix
     that is no covariance: not symmetric, or with a negative eigenvalue.
     """
-    _check_gaussians(mean1=mean1, cov1=cov1, mean2=mean2, cov2=cov2)
+    require_gaussians(mean1=mean1, cov1=cov1, mean2=mean2, cov2=cov2)
     mean1, cov1, mean2, cov2 = (tensor.double() for tensor in (mean1, cov1, mean2, cov2))
     root = matrix_sqrt(cov1)
     # C1 C2 has the eigenvalues of the symmetric C1^{1/2} C2 C1^{1/2}: the trace of its root is what (24) asks for
@@ -79,7 +56,9 @@ def frechet_distance(features1: Tensor, features2: Tensor) -> float:
     It falls with the number of samples: compare only values at equal N and M. Raises ValueError for other shapes,
     fewer than two samples, NaN or infinite values.
     """
-    a, b = _check_features(features1, "features1"), _check_features(features2, "features2")
+    require_features(features1, "features1")
+    require_features(features2, "features2")
+    a, b = features1.detach().double(), features2.detach().double()
     if (a.shape[1], a.device) != (b.shape[1], b.device):
         got = " and ".join(f"{t.shape[1]} on {t.device}" for t in (a, b))
         raise ValueError(f"both feature sets need the same d on the same device, got {got}")
@@ -92,8 +71,8 @@ def inception_score(probabilities: Tensor, splits: int = 1) -> Tensor:
 
     Between 1 and the number of classes (Salimans et al. 2016). Raises ValueError unless rows are probabilities.
     """
-    check_tensor(probabilities, "probabilities", "class probabilities (N, classes)", 2, 2)
-    splits = check_whole(splits, "splits", 0)
+    require_tensor(probabilities, "probabilities", "class probabilities (N, classes)", 2, 2)
+    splits = require_whole(splits, "splits", 0)
     p = probabilities.detach().double()
     tolerance = max(1e-3, 2 * torch.finfo(probabilities.dtype).eps)  # rows of bfloat16 add up to 1 to two digits
     if not 1 <= splits <= len(p):
@@ -116,7 +95,10 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     `fake` inside a ball of `real`: are the samples like real ones? Recall is the share of `real` inside a ball of `fake`:
     is every kind of real image there? Raises ValueError unless both sets have the same d and more than k rows.
     """
-    a, b, k = _check_features(real, "real"), _check_features(fake, "fake"), check_whole(k, "k")
+    require_features(real, "real")
+    require_features(fake, "fake")
+    k = require_whole(k, "k")
+    a, b = real.detach().double(), fake.detach().double()
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) <= k:
         raise ValueError(
             f"need features of the same d, more than k = {k} of each, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -131,36 +113,18 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     return float(precision), float(recall)
 
 
-def _check_images(images: Tensor) -> None:
-    check_tensor(images, "images", "a batch (N, channels, size, size)", 4, 4)
-    check_range(images)
-
-
-def _check_labelled(data: Images) -> None:
-    images, labels = getattr(data, "images", None), getattr(data, "labels", None)
-    if images is None or labels is None:
-        raise TypeError(f"data must be Images, images with their labels, got {type(data).__name__}")
-    _check_images(images)
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor of torch.int64, got {type(labels).__name__}")
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
-        got = f"{len(images)} images and {len(labels) if labels.ndim else 'one'} labels of {labels.dtype}"
-        raise ValueError(f"need one label of torch.int64 for each image, got {got}, shape {tuple(labels.shape)}")
-    if labels.min() < 0:
-        raise ValueError(f"labels must count from 0, got {int(labels.min())}: -1 stands for images without a label")
-
-
 def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: float = 2e-3, seed: int = 0):
     """Train a SmallClassifier on labelled images with Adam and return it in evaluation mode.
 
     Deterministic in `seed` on one machine with one number of threads; torch's global random state is left alone.
     Raises TypeError or ValueError for anything but images in [-1, 1] with labels of at least two classes, from 0 up.
     """
-    _check_labelled(data)
+    require_labelled(data)
     if (data.labels == data.labels[0]).all():
         raise ValueError(f"a classifier needs labels of at least two classes, but all are {int(data.labels[0])}")
-    epochs, batch_size = check_whole(epochs, "epochs", 0), check_whole(batch_size, "batch_size")
-    seed = check_whole(seed, "seed", 0)
+    epochs = require_whole(epochs, "epochs", 0)
+    batch_size = require_whole(batch_size, "batch_size")
+    seed = require_whole(seed, "seed", 0)
     with torch.random.fork_rng(devices=[]), float32_by_default():
         torch.manual_seed(seed)
         classifier = SmallClassifier(data.images.shape[1], int(data.labels.max()) + 1).to(data.images.device)
@@ -177,7 +141,7 @@ def train_classifier(data: Images, epochs: int = 2, batch_size: int = 128, lr: f
 @torch.no_grad()
 def accuracy(classifier: nn.Module, data: Images) -> float:
     """Share of the images (0 to 1) whose label has the largest logit."""
-    _check_labelled(data)
+    require_labelled(data)
     hits = [(classifier(x).argmax(1) == y).sum() for x, y in zip(data.images.split(500), data.labels.split(500))]
     return float(torch.stack(hits).sum() / len(data.labels))
 
@@ -185,12 +149,12 @@ def accuracy(classifier: nn.Module, data: Images) -> float:
 @torch.no_grad()
 def features_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
     """Features (N, 64) of images (N, channels, s, s), computed in batches."""
-    _check_images(images)
+    require_images(images)
     return torch.cat([classifier.features(batch) for batch in images.split(500)])
 
 
 @torch.no_grad()
 def probabilities_of(classifier: SmallClassifier, images: Tensor) -> Tensor:
     """Class probabilities (N, classes) of images, computed in batches."""
-    _check_images(images)
+    require_images(images)
     return torch.cat([classifier(batch).softmax(1) for batch in images.split(500)])

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .normalization import check_method
-from .spectral import check_tensor, float32_by_default, named_layers
+from .methods import METHODS, require_method
+from .spectral import float32_by_default, named_layers
+from .validation import require_input, require_whole
 
 
 def bottom_size(size: int) -> tuple[int, int]:
@@ -26,35 +27,16 @@ def bottom_size(size: int) -> tuple[int, int]:
     return bottom, halvings
 
 
-def check_input(x: Tensor, *expected: int | str) -> None:
-    """Raise TypeError or ValueError unless `x` is a non-empty batch (batch, *expected); a word stands for any number."""
-    shape = f"a batch (batch, {', '.join(map(str, expected))})"
-    check_tensor(x, "the network's input", shape, len(expected) + 1, len(expected) + 1, finite=False)
-    if any(isinstance(n, int) and n != m for n, m in zip(expected, x.shape[1:])):
-        raise ValueError(f"the network's input must be {shape}, got {tuple(x.shape)}")
-
-
 def _taking(model: nn.Sequential, *expected: int) -> nn.Sequential:
     """`model`, which checks its input's shape from now on, before a layer deep inside complains about another one."""
     model.expected = expected
-    model.register_forward_pre_hook(_check_first)
+    model.register_forward_pre_hook(_require_input_first)
     return model
 
 
-def _check_first(self: nn.Module, inputs: tuple[Tensor]) -> None:
-    if not torch.jit.is_scripting():  # torch.jit.script reads this as well, and knows no check_input
-        check_input(inputs[0], *self.expected)
-
-
-def _without_gain(norm: nn.Module) -> nn.Module:
-    norm.weight.requires_grad_(False)  # stays 1: the paper leaves the gain out, keeps the bias
-    return norm
-
-
-FEATURE_NORMS = {
-    "batch_norm": lambda channels: _without_gain(nn.BatchNorm2d(channels)),
-    "layer_norm": lambda channels: _without_gain(nn.GroupNorm(1, channels)),  # one group: over all of (C, H, W)
-}
+def _require_input_first(self: nn.Module, inputs: tuple[Tensor]) -> None:
+    if not torch.jit.is_scripting():  # torch.jit.script reads this as well, and knows no require_input
+        require_input(inputs[0], *self.expected)
 
 
 INITIALIZATIONS = {
@@ -89,14 +71,14 @@ def cnn_discriminator(
     method: "batch_norm" or "layer_norm" put that layer behind every convolution but the first; others change nothing.
     last_bias: whether the dense layer has a bias.
     """
-    check_method(method)
-    c_in, (bottom, halvings) = channels, bottom_size(size)
+    require_method(method)
+    norm, c_in, (bottom, halvings) = METHODS[method].features, channels, bottom_size(size)
     plan = [(width * 2**i, kernel) for i in range(halvings) for kernel in (3, 4)] + [(width * 2**halvings, 3)]
     layers: list[nn.Module] = []
     for index, (c_out, kernel) in enumerate(plan):
         layers.append(nn.Conv2d(c_in, c_out, kernel, stride=1 if kernel == 3 else 2, padding=1))
-        if method in FEATURE_NORMS and index > 0:
-            layers.append(FEATURE_NORMS[method](c_out))
+        if norm and index > 0:
+            layers.append(norm(c_out))
         layers.append(nn.LeakyReLU(0.1))
         c_in = c_out
     dense = nn.Linear(c_in * bottom**2, 1, bias=last_bias)
@@ -142,7 +124,7 @@ class DownBlock(nn.Module):
         self.down, self.first = down, first
         self.conv1, self.conv2 = nn.Conv2d(c_in, c_out, 3, padding=1), nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if down or c_in != c_out else nn.Identity()
-        norm = FEATURE_NORMS.get(method, lambda channels: nn.Identity())
+        norm = METHODS[method].features or (lambda channels: nn.Identity())
         self.norm1, self.norm2 = nn.Identity() if first else norm(c_in), norm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,7 +147,7 @@ class ResNetDiscriminator(nn.Module):
     @float32_by_default()
     def __init__(self, channels: int = 3, width: int = 128, method: str = "none", last_bias: bool = True) -> None:
         super().__init__()
-        check_method(method)
+        require_method(method)
         self.channels = channels
         self.blocks = nn.Sequential(
             DownBlock(channels, width, down=True, first=True, method=method),
@@ -178,7 +160,7 @@ class ResNetDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, s, s) -> scores (batch, 1)."""
         if not torch.jit.is_scripting():
-            check_input(x, self.channels, "s", "s")
+            require_input(x, self.channels, "s", "s")
         return self.dense(F.relu(self.blocks(x)).sum(dim=(2, 3)))
 
 
@@ -218,7 +200,7 @@ class SmallClassifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Images (batch, channels, s, s) -> features (batch, 64)."""
         if not torch.jit.is_scripting():
-            check_input(x, self.body[0].in_channels, "s", "s")
+            require_input(x, self.body[0].in_channels, "s", "s")
         return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -243,7 +225,6 @@ def count_parameters(model: nn.Module) -> int:
 
 def sample_noise(n: int, d_z: int, generator: torch.Generator | None = None) -> Tensor:
     """n latent vectors z ~ N(0, I), shape (n, d_z), float32, on the device of the random `generator`."""
-    if n < 1:
-        raise ValueError(f"n must be 1 or more, got {n}")
+    require_whole(n, "n")
     device = generator.device if generator else None
     return torch.randn(n, d_z, generator=generator, device=device, dtype=torch.float32)

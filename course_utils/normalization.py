@@ -5,7 +5,6 @@ Equation numbers are those of Miyato et al. 2018. `normalize(model, method)` cho
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -13,11 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .spectral import (
-    check_matrix,
-    check_tensor,
-    check_whole,
     least_norm,
-    named_layers,
+    linear_layers,
     output_dim,
     overflow_shown,
     own_precision,
@@ -25,59 +21,7 @@ from .spectral import (
     unit,
     weight_matrix,
 )
-
-METHODS = {
-    "none": "no normalization",
-    "weight_clipping": "weights clipped to [-c, c] after each update (Arjovsky et al. 2017)",
-    "gan_gp": "standard loss and gradient penalty (Gulrajani et al. 2017)",
-    "wgan_gp": "Wasserstein loss and gradient penalty (Gulrajani et al. 2017)",
-    "batch_norm": "batch normalization, gain left out (Ioffe & Szegedy 2015)",
-    "layer_norm": "layer normalization, gain left out (Ba et al. 2016)",
-    "weight_norm": "weight normalization, gain left out (Salimans & Kingma 2016)",
-    "orthonormal": "orthonormal regularization (Brock et al. 2017)",
-    "spectral_norm": "spectral normalization",
-    "spectral_norm_gain": "spectral normalization with a trainable gain, equation (32)",
-}
-
-
-def check_method(method: str) -> None:
-    """Raise ValueError unless `method` is one of METHODS."""
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
-
-
-def check_eps(eps: float) -> None:
-    """Raise ValueError unless `eps` is a number, finite and not negative."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < float("inf"):
-        raise ValueError(f"eps must be a number, 0 or more and finite, got {eps!r}")
-
-
-def check_weight(module: nn.Module, name: str, dim: int | None = None) -> tuple[Tensor, int]:
-    """Return `module.<name>` and the axis of its outputs: `dim`, or `module`'s own if None, counted from 0.
-
-    Raises TypeError or ValueError unless the weight is a plain one, a finite floating-point tensor with entries that
-    nothing computes from others, and has that axis.
-    """
-    if parametrize.is_parametrized(module, name):
-        there = ", ".join(type(part).__name__ for part in module.parametrizations[name])
-        raise ValueError(
-            f"{name} of {type(module).__name__} is already normalized or parametrized ({there}), and a second layer on top "
-            "would be another method: make the network anew, or remove the first one with "
-            f"torch.nn.utils.parametrize.remove_parametrizations(module, {name!r})"
-        )
-    weight = getattr(module, name, None)
-    if not isinstance(weight, Tensor):
-        raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
-    if sources := [n for n, _ in module.named_parameters(recurse=False) if n in (f"{name}_orig", f"{name}_g")]:
-        raise ValueError(
-            f"{name} of {type(module).__name__} is computed by a hook from {sources[0]} (an older normalization, or pruning): "
-            "remove it first (torch.nn.utils.remove_spectral_norm, remove_weight_norm, prune.remove)"
-        )
-    check_tensor(weight, name, "a weight", 0)
-    dim = output_dim(module) if dim is None else dim
-    if isinstance(dim, bool) or not hasattr(dim, "__index__") or not -weight.ndim <= dim < weight.ndim:
-        raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim!r}")
-    return weight, dim.__index__() % weight.ndim
+from .validation import require_alike, require_eps, require_matrix, require_positive, require_weight, require_whole
 
 
 class SpectralNorm(nn.Module):
@@ -140,9 +84,9 @@ def spectral_norm(
     Returns the module itself. Raises ValueError for a missing, empty, NaN or infinite weight, one that is already
     normalized, n_power_iterations < 1, a negative eps, and a dim that the weight does not have.
     """
-    weight, dim = check_weight(module, name, dim)
-    n_power_iterations = check_whole(n_power_iterations, "n_power_iterations")
-    check_eps(eps)
+    weight, dim = require_weight(module, name, output_dim(module) if dim is None else dim)
+    n_power_iterations = require_whole(n_power_iterations, "n_power_iterations")
+    require_eps(eps)
     parametrize.register_parametrization(module, name, SpectralNorm(weight, n_power_iterations, eps, dim))
     return module
 
@@ -186,74 +130,28 @@ class Gain(nn.Module):
 
 def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = None) -> nn.Module:
     """Replace `module.<name>` by its weight-normalized version without gain, equation (13). Returns the module."""
-    parametrize.register_parametrization(module, name, WeightNorm(check_weight(module, name, dim)[1]))
+    weight, dim = require_weight(module, name, output_dim(module) if dim is None else dim)
+    parametrize.register_parametrization(module, name, WeightNorm(dim))
     return module
 
 
 def spectral_norm_gain(module: nn.Module, name: str = "weight", gamma: float = 1.0) -> nn.Module:
     """Replace `module.<name>` by gamma W / sigma(W) with a trainable scalar gamma, equation (32)."""
-    weight, _ = check_weight(module, name)
+    weight, _ = require_weight(module, name, output_dim(module))
     parametrize.register_parametrization(spectral_norm(module, name), name, Gain(gamma).to(weight))
     return module
 
 
-REPARAMETRIZATIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
-    "spectral_norm": spectral_norm,
-    "spectral_norm_gain": spectral_norm_gain,
-    "weight_norm": weight_norm,
-}
-
-
-def linear_layers(model: nn.Module) -> list[nn.Module]:
-    """All linear, convolutional and transposed convolutional layers of `model`, in order."""
-    return list(named_layers(model).values())
-
-
-def other_weights(model: nn.Module) -> list[str]:
-    """Names of the weights with two axes or more that lie in no linear or convolutional layer, and are left plain.
-
-    Such as attention's packed weight, an embedding, a bilinear or a recurrent layer; gains of a layer norm do not count.
-    """
-    layers = set(linear_layers(model))
-    found = []
-    for prefix, module in model.named_modules():
-        if module in layers or isinstance(module, (nn.LayerNorm, nn.RMSNorm, parametrize.ParametrizationList)):
-            continue
-        for name, weight in module.named_parameters(recurse=False):
-            if not nn.parameter.is_lazy(weight) and weight.ndim >= 2:
-                found.append(f"{prefix}.{name}" if prefix else name)
-    return found
-
-
-def normalize(model: nn.Module, method: str) -> nn.Module:
-    """Apply a reparametrization (SN, SN with gain, WN) to every linear and convolutional layer; return the model.
-
-    The other METHODS act in the loss, after the update or in the architecture; for them the model is returned as it is.
-    Weights outside these layers (`other_weights`) are not touched, and a UserWarning names them. Raises ValueError,
-    before anything is changed, if one of the layers is already normalized.
-    """
-    check_method(method)
-    layers = named_layers(model)
-    if method in (*REPARAMETRIZATIONS, "weight_clipping", "orthonormal") and (others := other_weights(model)):
-        by_hand = f", or normalize them by hand: {method}(module, name)" if method in REPARAMETRIZATIONS else ""
-        warnings.warn(
-            f"{method} acts on linear and convolutional layers; these weights stay as they are: {', '.join(others)}. "
-            f"Leave them out of what you call Lipschitz{by_hand}",
-            stacklevel=2,
-        )
-    if method in REPARAMETRIZATIONS:
-        for layer in layers.values():
-            check_weight(layer, "weight")
-        for layer in layers.values():
-            REPARAMETRIZATIONS[method](layer)
-    return model
+def bias_only(norm: nn.Module) -> nn.Module:
+    """Keep the gain of a batch, layer or group norm at 1 and train its bias alone, as the paper does; return the module."""
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 @torch.no_grad()
 def clip_weights_(model: nn.Module, c: float = 0.01) -> None:
     """Weight clipping, in place: move every entry of every layer's weight into [-c, c] (Arjovsky et al. 2017)."""
-    if not c > 0:
-        raise ValueError(f"c must be positive, got {c}")
+    require_positive(c, "c")
     for layer in linear_layers(model):
         if parametrize.is_parametrized(layer, "weight"):
             raise ValueError("clipping acts on plain weights, but these are computed anew by a parametrization")
@@ -265,9 +163,8 @@ def clip_singular_values(weight: Tensor, bound: float = 1.0) -> Tensor:
 
     Of all matrices of spectral norm at most `bound` the nearest in the Frobenius norm. Raises ValueError unless bound > 0.
     """
-    check_matrix(weight)
-    if not bound > 0:
-        raise ValueError(f"bound must be positive, got {bound}")
+    require_matrix(weight)
+    require_positive(bound, "bound")
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     return (u * s.clamp(max=bound)) @ vh
 
@@ -293,11 +190,7 @@ def gradient_penalty(
 
     real, fake: (batch, ...), of the same shape; the factor lambda is left to the caller. Returns a scalar.
     """
-    for name, batch in (("real", real), ("fake", fake)):
-        check_tensor(batch, name, "a batch (batch, ...)", 2, finite=False)
-    if (real.shape, real.dtype, real.device) != (fake.shape, fake.dtype, fake.device):
-        got = " and ".join(f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (real, fake))
-        raise ValueError(f"real and fake must agree in shape, type and device, got {got}")
+    require_alike(real=real, fake=fake)
     t = torch.rand(len(real), *[1] * (real.ndim - 1), dtype=real.dtype, device=real.device, generator=generator)
     x = torch.lerp(real.detach(), fake.detach(), t).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(x).sum(), x, create_graph=True)

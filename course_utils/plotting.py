@@ -9,6 +9,7 @@ import base64
 import functools
 import inspect
 import io
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 
@@ -21,32 +22,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from .methods import METHODS
+
 MAX_BYTES = 80_000  # of one stored image
 
 # Okabe and Ito's palette: its colours stay apart for colour-blind readers. Yellow is too pale for lines on white.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
-
-
-def _style(color: str, marker: str, linestyle: object, label: str) -> dict:
-    return {"color": color, "marker": marker, "linestyle": linestyle, "label": label}
-
-
-#: One look per method, everywhere in the course: ``ax.plot(x, y, **METHOD_STYLE["spectral_norm"])``. The marker and
-#: the line tell the methods apart when the page is printed in grey.
-METHOD_STYLE: dict[str, dict] = {
-    "none": _style(BLACK, "x", ":", "no normalization"),
-    "weight_clipping": _style(ORANGE, "^", "-.", "clipping"),
-    "gan_gp": _style("#7A3E62", "*", (0, (1, 1)), "GAN-GP"),
-    "wgan_gp": _style(PURPLE, "P", (0, (3, 1, 1, 1)), "WGAN-GP"),
-    "batch_norm": _style(GREY, "h", (0, (5, 3)), "BN"),
-    "layer_norm": _style("#857A00", "d", (0, (5, 1, 1, 1, 1, 1)), "LN"),
-    "weight_norm": _style(VERMILLION, "s", "--", "WN"),
-    "orthonormal": _style(GREEN, "v", (0, (7, 2)), "orthonormal"),
-    "spectral_norm": _style(BLUE, "o", "-", "SN"),
-    "spectral_norm_gain": _style(SKY, "D", (0, (4, 1)), "SN with gain"),
-}
 
 mpl.rcParams.update({
     "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (9, 3.6), "figure.constrained_layout.use": True,
@@ -102,24 +85,41 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def show_source(*objects: Callable | type, docstring: bool = True) -> None:
-    """Put the source of functions or classes on the page, highlighted; ``docstring=False`` leaves theirs out."""
+    """Put the source of functions or classes on the page, highlighted; ``docstring=False`` leaves theirs out.
+
+    The calls that check arguments, ``require_...`` of validation.py, are always left out: they guard the mathematics and
+    are none.
+    """
     source = "\n\n".join(_source(item, docstring) for item in objects)
     display({"text/markdown": f"```python\n{source}\n```", "text/plain": source}, raw=True)
 
 
 def _source(item: Callable | type, docstring: bool) -> str:
     source = textwrap.dedent(inspect.getsource(item)).rstrip()
-    lines = source.split("\n")
-    if not docstring:
-        nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-        for body in sorted((n.body for n in nodes), key=lambda body: -body[0].lineno):
+    lines, left_out = source.split("\n"), set()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
+        if not docstring and isinstance(node, ast.FunctionDef | ast.ClassDef) and len(body) > 1:
             first = body[0]
-            if len(body) > 1 and isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
                 following = body[1].lineno - 1
                 while lines[following - 1].lstrip().startswith(("@", "#")) and following > first.end_lineno:
                     following -= 1  # keep a comment or a decorator above the next statement
-                del lines[first.lineno - 1 : following]
-    return "\n".join(lines)
+                left_out.update(range(first.lineno, following + 1))
+        for part in filter(_checks_an_argument, body):
+            left_out.update(range(part.lineno, part.end_lineno + 1))
+    shown = [line for number, line in enumerate(lines, start=1) if number not in left_out]
+    return re.sub(r"\s*# (fmt: skip|noqa)\b.*", "", "\n".join(shown))
+
+
+def _checks_an_argument(statement: ast.stmt) -> bool:
+    """Whether it is ``require_...(...)``, alone, or assigned to the name of the argument that it checks."""
+    called = getattr(statement, "value", None)
+    if not isinstance(statement, ast.Expr | ast.Assign) or not isinstance(called, ast.Call):
+        return isinstance(statement, ast.For) and all(map(_checks_an_argument, statement.body))
+    return getattr(called.func, "id", getattr(called.func, "attr", "")).startswith("require_")
 
 
 def image_grid(images: torch.Tensor, ax: Axes, n_columns: int = 8, title: str = "", gap: int = 1) -> Axes:
@@ -148,7 +148,7 @@ def spectrum_lines(ax: Axes, spectra: Mapping[str, np.ndarray], title: str = "")
 def curve_with_band(ax: Axes, x: np.ndarray, values: np.ndarray, method: str | None = None, **style) -> Axes:
     """Mean of ``values`` (seeds, steps) over the seeds, in ``method``'s style, and a band from smallest to largest."""
     values = np.atleast_2d(np.asarray(values))
-    style = {"markevery": max(1, values.shape[1] // 8), **METHOD_STYLE.get(method, {}), **style}
+    style = {"markevery": max(1, values.shape[1] // 8), **(METHODS[method].style if method else {}), **style}
     (line,) = ax.plot(x, values.mean(axis=0), **style)
     if len(values) > 1:
         ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.18, linewidth=0)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+
+from .validation import require_kernel, require_matrix, require_tensor, require_whole
 
 LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -26,50 +27,6 @@ class SingularTriplet(NamedTuple):
     sigma: Tensor
     u: Tensor
     v: Tensor
-
-
-def check_tensor(
-    tensor: Tensor, name: str, expected: str, at_least: int, at_most: int | None = None, finite: bool = True
-) -> None:
-    """Say clearly what is wrong with an argument: the check behind all functions of this module and its neighbours.
-
-    Raises TypeError for anything but a (dense) floating-point tensor, and ValueError for one without entries, with fewer axes
-    than `at_least` or more than `at_most`, or (unless `finite` is False: looking at the entries costs time) with NaN or
-    infinite entries. The message calls the argument `name` and what it should be `expected`.
-    """
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__ + _way_out(tensor)
-        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
-    if tensor.ndim < at_least or (at_most is not None and tensor.ndim > at_most) or tensor.numel() == 0:
-        raise ValueError(f"{name} must be {expected} with at least one entry, got {tuple(tensor.shape)}")
-    if finite and (tensor.is_meta or tensor.layout != torch.strided):
-        raise TypeError(f"{name} must be a dense tensor with data, got {tensor.layout} on {tensor.device}")
-    if finite and not torch.isfinite(tensor).all():
-        bad = f"{int(tensor.isnan().sum())} NaN and {int(tensor.isinf().sum())} infinite values"
-        raise ValueError(f"{name} must be finite, but it contains {bad}")
-
-
-def _way_out(value: object) -> str:
-    if isinstance(getattr(value, "images", None), Tensor):
-        return ", images with their labels: hand over its .images"
-    if isinstance(value, (DataLoader, Dataset)):
-        return ": join its images to one tensor (torch.cat, torch.stack)"
-    return ": torch.from_numpy makes a tensor of it" if hasattr(value, "__array__") else ""
-
-
-def check_whole(value: object, name: str, at_least: int = 1) -> int:
-    """`value` as an int, whether Python's or numpy's; ValueError for anything else, a truth value too, and if too small."""
-    whole = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor)) and type(value).__name__ != "bool_"
-    if not whole or value.__index__() < at_least:
-        raise ValueError(f"{name} must be a whole number, {at_least} or more, got {value!r}")
-    return value.__index__()
-
-
-def check_range(images: Tensor, name: str = "images") -> None:
-    """Raise ValueError, naming the range found, unless all values lie in [-1, 1], give or take 0.001 for rounding."""
-    low, high = (float(end) for end in images.detach().aminmax())
-    if not -1.001 <= low <= high <= 1.001:  # NaN fails as well
-        raise ValueError(f"{name} must be finite numbers in [-1, 1], got values from {low:.4g} to {high:.4g}")
 
 
 @contextmanager
@@ -89,20 +46,13 @@ def own_precision(tensor: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def check_matrix(weight: Tensor, name: str = "weight") -> None:
-    """Raise TypeError or ValueError unless `weight` is a finite, non-empty matrix, float32 or float64 (LAPACK's types)."""
-    check_tensor(weight, name, "a matrix (d_out x d_in)", 2, 2)
-    if weight.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{name} must be float32 or float64, got {weight.dtype}: convert it with .float()")
-
-
 def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:
     """Reshape a weight of any order to the matrix whose rows belong to the outputs.
 
     A convolution's weight of shape (d_out, d_in, k, k) becomes d_out x (d_in k k), as in the paper's section 2.1.
     `dim` is the axis of the outputs: 0 for linear layers and convolutions, 1 for transposed convolutions.
     """
-    check_tensor(weight, "weight", "a tensor of at least two axes", 2, finite=False)
+    require_tensor(weight, "weight", "a tensor of at least two axes", 2, finite=False)
     return weight.movedim(dim, 0).flatten(1)
 
 
@@ -171,11 +121,11 @@ def power_iteration(
     differentiable in `weight` with u and v held constant, as in the paper. The scale of `weight` and u does not matter.
     Raises TypeError or ValueError for anything but a finite matrix, a fitting u, and a non-negative number of rounds.
     """
-    check_matrix(weight)
-    n_power_iterations = check_whole(n_power_iterations, "n_power_iterations", 0)
+    require_matrix(weight)
+    n_power_iterations = require_whole(n_power_iterations, "n_power_iterations", 0)
     if u is None:
         u = torch.randn(weight.shape[0], dtype=weight.dtype, device=weight.device, generator=generator)
-    check_tensor(u, "u", "a vector (d_out)", 1, 1, finite=False)
+    require_tensor(u, "u", "a vector (d_out)", 1, 1, finite=False)
     if (len(u), u.dtype, u.device) != (len(weight), weight.dtype, weight.device):
         expected, got = (f"{len(t)} entries of {t.dtype} on {t.device}" for t in (weight, u))
         raise ValueError(f"u must have {expected} like the rows of weight, got {got}")
@@ -200,7 +150,7 @@ def top_singular_values(
     A QR decomposition after each product keeps the k columns apart; without it all would turn to v_1.
     Returns k values, largest first, each at most the true one. Raises ValueError unless 1 <= k <= min(d_out, d_in).
     """
-    check_matrix(weight)
+    require_matrix(weight)
     if not 1 <= k <= min(weight.shape):
         raise ValueError(f"k must lie between 1 and min(d_out, d_in) = {min(weight.shape)}, got {k}")
     start = torch.randn(weight.shape[1], k, dtype=weight.dtype, device=weight.device, generator=generator)
@@ -214,7 +164,7 @@ def top_singular_values(
 
 def spectral_norm_gradient(weight: Tensor) -> Tensor:
     """d sigma(W) / dW = u_1 v_1^T, the gradient of the spectral norm where sigma_1 > sigma_2. Shape of `weight`."""
-    check_matrix(weight)
+    require_matrix(weight)
     u, _, vh = torch.linalg.svd(weight, full_matrices=False)
     return torch.outer(u[:, 0], vh[0])
 
@@ -226,7 +176,7 @@ def gradient_through_sn(weight: Tensor, pull: Tensor, u: Tensor, v: Tensor) -> T
     that an SN layer has stored its backward pass; it is orthogonal to `weight` in any case.
     Raises ValueError for shapes that do not fit, and where u^T W v is zero.
     """
-    check_matrix(weight)
+    require_matrix(weight)
     expected = (weight.shape, weight.shape[:1], weight.shape[1:])
     if (got := (pull.shape, u.shape, v.shape)) != expected:
         wanted, found = (", ".join(str(tuple(shape)) for shape in shapes) for shapes in (expected, got))
@@ -262,7 +212,7 @@ def stable_rank(weight: Tensor, dim: int = 0) -> float:
     Unlike the rank it hardly moves when small singular values appear. `weight`: any order >= 2, see `weight_matrix`.
     """
     matrix = weight_matrix(weight, dim).detach()
-    check_matrix(matrix)
+    require_matrix(matrix)
     squared = torch.linalg.svdvals(matrix / power_of_two(matrix)).square()
     return float(squared.sum() / squared[0]) if squared[0] > 0 else 0.0
 
@@ -270,7 +220,7 @@ def stable_rank(weight: Tensor, dim: int = 0) -> float:
 def normalized_spectrum(weight: Tensor, dim: int = 0) -> Tensor:
     """Squared singular values, largest scaled to 1 and largest first: what the paper's Figure 3 shows."""
     matrix = weight_matrix(weight, dim).detach()
-    check_matrix(matrix)
+    require_matrix(matrix)
     squared = torch.linalg.svdvals(matrix / power_of_two(matrix)).square()
     return squared / squared[0] if squared[0] > 0 else squared
 
@@ -282,21 +232,14 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in model.named_modules() if isinstance(m, LINEAR_LAYERS + TRANSPOSED_LAYERS)}
 
 
+def linear_layers(model: nn.Module) -> list[nn.Module]:
+    """All linear, convolutional and transposed convolutional layers of `model`, in order."""
+    return list(named_layers(model).values())
+
+
 def spectra(model: nn.Module) -> dict[str, Tensor]:
     """Normalized spectrum of the weight each linear or convolutional layer really uses, by the layer's name."""
     return {name: normalized_spectrum(used_weight(m), output_dim(m)) for name, m in named_layers(model).items()}
-
-
-def _check_kernel(weight: Tensor, input_size: tuple[int, int], padding=0, stride=1) -> None:
-    check_tensor(weight, "weight", "the weight of a 2-D convolution, (d_out, d_in, k, k),", 4, 4)
-    check_matrix(weight.flatten(1))
-    pads, strides = ((n, n) if isinstance(n, int) else n for n in (padding, stride))
-    for name, pair, least in (("input_size", input_size, 1), ("padding", pads, 0), ("stride", strides, 1)):
-        numbers = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
-        if not numbers or min(pair) < least:
-            raise ValueError(f"{name} must be (height, width), whole numbers of at least {least}, got {pair!r}")
-    if any(k > n + 2 * p for k, n, p in zip(weight.shape[2:], input_size, pads)):
-        raise ValueError(f"the kernel {tuple(weight.shape[2:])} must fit into {input_size} with padding {padding}")
 
 
 def conv_norm(
@@ -313,7 +256,7 @@ def conv_norm(
     weight: (d_out, d_in, k, k); input_size: (height, width). Returns a scalar, at most the true norm and
     differentiable in `weight`. Raises ValueError for other shapes, NaN or infinite entries.
     """
-    _check_kernel(weight, input_size, padding, stride)
+    require_kernel(weight, input_size, padding, stride)
     x = torch.randn(1, weight.shape[1], *input_size, dtype=weight.dtype, device=weight.device, generator=generator)
     scale = power_of_two(weight)
     with own_precision(weight):
@@ -335,6 +278,6 @@ def conv_norm_fft(weight: Tensor, input_size: tuple[int, int]) -> Tensor:
     The Fourier transform turns the convolution into one small d_out x d_in matrix per frequency; the norm is the
     largest of their largest singular values. weight: (d_out, d_in, k, k); input_size: (height, width), each >= k.
     """
-    _check_kernel(weight, input_size)
+    require_kernel(weight, input_size)
     transform = torch.fft.fft2(weight, s=tuple(input_size))  # d_out x d_in x height x width
     return torch.linalg.matrix_norm(transform.permute(2, 3, 0, 1), ord=2).max()

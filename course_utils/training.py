@@ -1,7 +1,7 @@
 """GAN training that reads like Algorithm 1 of Miyato et al. 2018: configuration, losses, and the two updates.
 
-From a terminal, without Jupyter: ``python -m course_utils.training --help`` (see command_line.py). What a run keeps on
-disk stands in runs.py, what makes it fast in fast.py, several processes in parallel.py; the loop is this one for all.
+Long runs use this very loop: what they keep on disk, what makes them fast and what several processes do stands in
+long_runs. From a terminal, without Jupyter: ``python -m course_utils train --help``.
 
 AUTHORS holds what the authors' released code (sngan_projection, its configuration for CIFAR-10 without labels) does
 otherwise than the defaults here. With these choices, Config(setting="resnet", architecture="resnet", width=128,
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from .methods import METHODS, Penalty, normalize, require_method, slope_penalty
 from .models import (
     INITIALIZATIONS,
     ResNetDiscriminator,
@@ -40,9 +41,8 @@ from .models import (
     resnet_generator,
     sample_noise,
 )
-from .normalization import METHODS, check_method, clip_weights_, gradient_penalty, normalize, orthonormal_penalty
-from .parallel import Processes
-from .spectral import check_range, check_tensor, float32_by_default
+from .spectral import float32_by_default
+from .validation import require_choice, require_positive, require_range, require_scores, require_tensor, require_whole
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ NAMED_SETTINGS = {**SETTINGS, "resnet": Setting(2e-4, 0.0, 0.9, 5)}  # the ResNe
 # What the authors' code for these runs has besides, as entries of a Config.
 AUTHORS = {"init": "glorot", "last_bias": False, "dequantize": True, "batch_size_g": 128, "generator_first": True}
 
-PENALIZED = ("gan_gp", "wgan_gp")
+ARCHITECTURES = ("cnn", "resnet")  # Tables 3 and 4
 
 
 @dataclass(frozen=True)
@@ -114,28 +114,26 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown name or a number out of range."""
-        check_method(self.method)
-        choices = {"loss": {**LOSSES, None: None}, "architecture": ("cnn", "resnet"), "init": INITIALIZATIONS}
+        require_method(self.method)
+        require_choice(self.architecture, "architecture", ARCHITECTURES)
+        require_choice(self.init, "init", INITIALIZATIONS)
+        if self.loss is not None:
+            require_choice(self.loss, "loss", LOSSES)
         if not isinstance(self.setting, Setting):
-            choices["setting"] = NAMED_SETTINGS
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                offered = ", ".join(str(choice) for choice in allowed)
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {offered}")
+            require_choice(self.setting, "setting", NAMED_SETTINGS)
         for name in ("size", "channels", "width", "d_z", "batch_size", "batch_size_g", "steps"):
-            value = getattr(self, name)
-            if name == "batch_size_g" and value is None:
-                continue
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            if (value := getattr(self, name)) is not None or name != "batch_size_g":
+                object.__setattr__(self, name, require_whole(value, name))  # numpy's become Python's: a record is JSON
+        object.__setattr__(self, "seed", require_whole(self.seed, "seed", 0))
+        if self.seed >= 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
+        for name in ("decay", "penalty", "last_bias", "dequantize", "generator_first"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         bottom_size(self.size)
         for name in ("c", "adam_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if self.adam.n_dis < 1:
-            raise ValueError(f"n_dis must be 1 or more, got {self.adam.n_dis}")
+            require_positive(getattr(self, name), name)
+        require_whole(self.adam.n_dis, "n_dis")
 
     @classmethod
     def from_dict(cls, values: dict) -> Config:
@@ -153,7 +151,7 @@ class Config:
     @property
     def loss_name(self) -> str:
         """The loss in use: the one asked for, or the one that belongs to the method."""
-        return self.loss or ("wasserstein" if self.method == "wgan_gp" else "standard")
+        return self.loss or METHODS[self.method].loss
 
     @property
     def generator_batch(self) -> int:
@@ -161,9 +159,10 @@ class Config:
         return self.batch_size_g or self.batch_size
 
     @property
-    def penalized(self) -> bool:
-        """Whether the gradient penalty is part of D's loss."""
-        return self.penalty or self.method in PENALIZED
+    def penalties(self) -> list[Penalty]:
+        """What D's loss is raised by: the method's penalty, and the gradient penalty where `penalty` asks for it."""
+        asked_for = [slope_penalty] if self.penalty else []
+        return [p for p in dict.fromkeys([*asked_for, METHODS[self.method].penalty]) if p]
 
     def describe(self) -> str:
         """One readable paragraph with every value, settings spelled out; the authors' choices only where they are made."""
@@ -176,39 +175,36 @@ class Config:
             if k not in ("method", "setting", "loss") and not (k in usual and v == usual[k])
         )
         return (
-            f"{METHODS[self.method]}; {self.loss_name} loss; setting {name}: alpha {s.alpha:g}, "
+            f"{METHODS[self.method].about}; {self.loss_name} loss; setting {name}: alpha {s.alpha:g}, "
             f"beta1 {s.beta1:g}, beta2 {s.beta2:g}, n_dis {s.n_dis}; {values}"
         )
 
 
-def expectation(values: Tensor) -> Tensor:
-    """E[.] over a batch: the mean, or ValueError for an empty batch, whose mean would be NaN."""
-    if values.numel() == 0:
-        raise ValueError(f"the scores of a batch must not be empty, got shape {tuple(values.shape)}")
-    return values.mean()
-
-
-# Each loss is what the discriminator *minimises*: the paper's value V_D with the sign turned.
+# Each loss is what the discriminator *minimises*: the paper's value V_D with the sign turned. The mean over a batch stands
+# for the expectation E; an empty batch has none, and is refused.
 def standard_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-V of (15): -E[log D(x)] - E[log(1 - D(G(z)))] with D = sigmoid(f); real, fake: scores f (batch, 1)."""
-    return expectation(F.softplus(-real)) + expectation(F.softplus(fake))
+    require_scores(real, fake)
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-V_D of (16): E[max(0, 1 - f(x))] + E[max(0, 1 + f(G(z)))]; scores (batch, 1)."""
-    return expectation(F.relu(1 - real)) + expectation(F.relu(1 + fake))
+    require_scores(real, fake)
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def wasserstein_loss(real: Tensor, fake: Tensor) -> Tensor:
     """-(E[f(x)] - E[f(G(z))]) (Arjovsky et al. 2017); scores (batch, 1)."""
-    return expectation(fake) - expectation(real)
+    require_scores(real, fake)
+    return fake.mean() - real.mean()
 
 
 def generator_loss(fake: Tensor, loss: str) -> Tensor:
     """What G minimises: -E[log D(G(z))] (non-saturating) for "standard", -E[f(G(z))] of (17) for the other losses."""
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; choose one of: {', '.join(LOSSES)}")
-    return expectation(F.softplus(-fake) if loss == "standard" else -fake)
+    require_choice(loss, "loss", LOSSES)
+    require_scores(fake)
+    return F.softplus(-fake).mean() if loss == "standard" else -fake.mean()
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -264,28 +260,32 @@ class Run:
     def start(cls, config: Config, device: torch.device | str = "cpu") -> Run:
         """A run before its first update, initialised from the seed of `config`, on `device`."""
         generator, discriminator = (model.to(device) for model in build_models(config))
-        s, options = config.adam, {"fused": True} if torch.device(device).type == "cuda" else {}
-        adam_g, adam_d = (
-            torch.optim.Adam(
-                [p for p in model.parameters() if p.requires_grad],
-                alpha,
-                (s.beta1, s.beta2),
-                config.adam_eps,
-                **options,
-            )
-            for model, alpha in ((generator, s.alpha_g or s.alpha), (discriminator, s.alpha))
-        )
-        rng, curves = (
-            torch.Generator(device).manual_seed(config.seed),
-            torch.zeros(4, config.steps, dtype=torch.float32, device=device),
-        )
+        s = config.adam
+
+        def adam(model: nn.Module, alpha: float) -> torch.optim.Adam:
+            trained = [p for p in model.parameters() if p.requires_grad]
+            fused = {"fused": True} if torch.device(device).type == "cuda" else {}
+            return torch.optim.Adam(trained, alpha, (s.beta1, s.beta2), config.adam_eps, **fused)
+
+        rng = torch.Generator(device).manual_seed(config.seed)
+        curves = torch.zeros(len(CURVES), config.steps, dtype=torch.float32, device=device)
+        adam_g, adam_d = adam(generator, s.alpha_g or s.alpha), adam(discriminator, s.alpha)
         return cls(config, generator, discriminator, adam_g, adam_d, rng, curves)
+
+    def note(self, values: Tensor) -> None:
+        """Append one value for each of CURVES, and count the update.
+
+        Raises FloatingPointError if a loss is NaN or infinite; on a GPU, where to look is to wait, every 100 updates.
+        """
+        self.curves[:, self.step] = values
+        self.step += 1
+        every = 1 if self.curves.device.type == "cpu" else 100
+        if self.step % every == 0 or self.step == self.config.steps:
+            self.require_finite(max(0, self.step - every))
 
     def curve(self, name: str) -> list[float]:
         """One of CURVES so far, a number for each generator update."""
         return self.curves[CURVES.index(name), : self.step].tolist()
-
-    d_loss, g_loss, real_score, fake_score = (property(lambda self, name=name: self.curve(name)) for name in CURVES)
 
     @property
     def elsewhere(self) -> str:
@@ -296,12 +296,12 @@ class Run:
             "be another run. It can be looked at here, and resumed there"
         )
 
-    def check_begun_here(self) -> None:
+    def require_begun_here(self) -> None:
         """Raise ValueError if the run was loaded on another kind of device than the one it was begun on."""
         if self.elsewhere:
             raise ValueError(self.elsewhere)
 
-    def check_finite(self, since: int = 0) -> None:
+    def require_finite(self, since: int = 0) -> None:
         """Raise FloatingPointError, naming the first update after `since` whose loss is NaN or infinite."""
         losses = self.curves[:2, since : self.step]
         bad = (~torch.isfinite(losses)).any(0).nonzero()
@@ -344,8 +344,8 @@ def two_passes(discriminator: nn.Module, real: Tensor, fake: Tensor) -> tuple[Te
 
 
 def update_discriminator(
-    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, real: Tensor, z: Tensor, rng,
-    score: Callable = two_passes,
+    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer: torch.optim.Optimizer, real: Tensor,
+    z: Tensor, rng: torch.Generator, score: Callable = two_passes,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One ascent step of D on V (a descent step on its loss); returns (loss, mean real score, mean fake score)."""
     with torch.no_grad():
@@ -353,19 +353,19 @@ def update_discriminator(
     with parametrize.cached():  # D(real) and D(fake) see the same weight
         real_scores, fake_scores = score(discriminator, real, fake)
         loss = LOSSES[config.loss_name](real_scores, fake_scores)
-        if config.penalized:
-            loss = loss + config.lambda_gp * gradient_penalty(discriminator, real, fake, rng)
-        if config.method == "orthonormal":
-            loss = loss + config.lambda_ortho * orthonormal_penalty(discriminator)
+        for penalty in config.penalties:
+            loss = loss + penalty(config, discriminator, real, fake, rng)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if config.method == "weight_clipping":
-        clip_weights_(discriminator, config.c)
+    if project := METHODS[config.method].project:
+        project(config, discriminator)
     return loss.detach(), real_scores.detach().mean(), fake_scores.detach().mean()
 
 
-def update_generator(config: Config, generator: nn.Module, discriminator: nn.Module, optimizer, z: Tensor) -> Tensor:
+def update_generator(
+    config: Config, generator: nn.Module, discriminator: nn.Module, optimizer: torch.optim.Optimizer, z: Tensor
+) -> Tensor:
     """One descent step of G on its loss, D held fixed; returns the loss."""
     loss = generator_loss(discriminator(generator(z)), config.loss_name)
     optimizer.zero_grad()
@@ -374,92 +374,80 @@ def update_generator(config: Config, generator: nn.Module, discriminator: nn.Mod
     return loss.detach()
 
 
-PLAIN_LOOP = "plain float32 loop"
-
-
 class Updates(NamedTuple):
-    """Two functions with the signatures of `update_discriminator` and `update_generator`, and their name."""
+    """Two functions with the signatures of `update_discriminator` and `update_generator`, and what to call the loop."""
 
-    discriminator: Callable
-    generator: Callable
-    name: str = PLAIN_LOOP
+    discriminator: Callable = update_discriminator
+    generator: Callable = update_generator
+    name: str = "plain float32 loop"
+
+
+PLAIN = Updates()
+
+
+def iteration(run: Run, images: Iterator[Tensor], updates: Updates = PLAIN) -> Tensor:
+    """One iteration of Algorithm 1: n_dis updates of D, each on fresh images and noise, and one of G; a value for each of CURVES."""
+    config, rng, G, D = run.config, run.rng, run.generator, run.discriminator
+
+    def update_g() -> Tensor:
+        return updates.generator(config, G, D, run.adam_g, sample_noise(config.generator_batch, config.d_z, rng))
+
+    if config.generator_first:
+        g_loss = update_g()
+    for _ in range(config.adam.n_dis):
+        real, z = next(images), sample_noise(config.batch_size, config.d_z, rng)
+        d_loss, real_score, fake_score = updates.discriminator(config, G, D, run.adam_d, real, z, rng)
+    if not config.generator_first:
+        g_loss = update_g()
+    return torch.stack([d_loss, g_loss, real_score, fake_score])
 
 
 def train(
-    config: Config,
-    images: Tensor,
-    callback: Callable[[int, Run], object] | None = None,
-    run: Run | None = None,
-    updates: Updates | None = None,
-) -> Run:
+    config: Config, images: Tensor, callback: Callable[[int, Run], object] | None = None, run: Run | None = None,
+    updates: Updates = PLAIN,
+) -> Run:  # fmt: skip
     """Train a GAN on images (N, channels, size, size) in [-1, 1], on the device they lie on, and return the run.
 
-    callback(step, run) is called before the first update (step 0) and after each generator update; if it returns True
-    the training ends there. run: one that was interrupted, to be continued. updates: what to call in the place of
-    `update_discriminator` and `update_generator`, such as what `fast_updates` of fast.py returns.
-    Raises ValueError for images of another shape or range and for a run begun on another kind of device, FloatingPointError when
-    a loss is NaN or infinite (the message names the step). On a CPU deterministic in `config.seed`, on one machine with one number of threads. Started by torchrun, each
-    process computes its share of every batch.
+    callback(step, run) is called before the first update (step 0) and after each iteration; if it returns True the training
+    ends there. run: one that was interrupted, to be continued. updates: what to call in the place of `update_discriminator`
+    and `update_generator`, such as what `fast_updates` of long_runs/fast.py returns.
+    Raises TypeError or ValueError for images of another kind, shape or range and for a run begun on another kind of device,
+    FloatingPointError when a loss is NaN or infinite (the message names the step). On a CPU deterministic in `config.seed`,
+    on one machine with one number of threads.
     """
-    check_images(config, images)
+    require_images_of(config, images)
     run = run or Run.start(config, images.device)
-    run.check_begun_here()
-    processes = Processes(run.generator, run.discriminator)
-    step_d, step_g, _ = updates or Updates(update_discriminator, update_generator)
-    real_batches = batches(images, config.batch_size, run.rng)
-    patience = 1 if images.device.type == "cpu" else 100  # to look at a loss is to wait for the GPU
-    start, before = time.perf_counter() - run.seconds, run.step
-
-    def update_g() -> Tensor:
-        (z,) = processes.share(sample_noise(config.generator_batch, config.d_z, run.rng))
-        return step_g(config, processes.generator, run.discriminator, run.adam_g, z)
-
-    stopped = bool(callback) and run.step == 0 and callback(0, run) is True
-    while run.step < config.steps and not stopped:
-        set_alpha(config, run)
-        if config.generator_first:
-            g_loss = update_g()
-        for _ in range(config.adam.n_dis):
-            real, z = next(real_batches), sample_noise(config.batch_size, config.d_z, run.rng)
-            real = dequantized(real, run.rng) if config.dequantize else real
-            d_loss, real_score, fake_score = step_d(
-                config, run.generator, processes.discriminator, run.adam_d, *processes.share(real, z), run.rng
-            )
-        if not config.generator_first:
-            g_loss = update_g()
-        run.curves[:, run.step] = processes.mean(torch.stack([d_loss, g_loss, real_score, fake_score]))
-        run.step += 1
-        if run.step % patience == 0 or run.step == config.steps:
-            run.check_finite(max(before, run.step - patience))
-        run.seconds = time.perf_counter() - start
-        stopped = bool(callback) and callback(run.step, run) is True
+    run.require_begun_here()
+    real_batches, begun = batches(images, config.batch_size, run.rng), time.perf_counter() - run.seconds
+    if config.dequantize:
+        real_batches = (dequantized(real, run.rng) for real in real_batches)
+    stop = run.step == 0 and callback is not None and callback(0, run) is True
+    while run.step < config.steps and not stop:
+        set_alpha(run)
+        run.note(iteration(run, real_batches, updates))
+        run.seconds = time.perf_counter() - begun
+        stop = callback is not None and callback(run.step, run) is True
     return run
 
 
-def check_images(config: Config, images: Tensor) -> None:
+def require_images_of(config: Config, images: Tensor) -> None:
     """Raise TypeError or ValueError unless `images` are what `config` was made for.
 
     That is float32, finite and in [-1, 1], of shape (N, channels, size, size).
     """
     expected = (config.channels, config.size, config.size)
     if not isinstance(images, Tensor):
-        check_tensor(images, "images", f"a batch (N, *{expected})", 4, 4)
+        require_tensor(images, "images", f"a batch (N, *{expected})", 4, 4)
     if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images must be a non-empty batch of shape (N, *{expected}), got {tuple(images.shape)}")
     if images.dtype != torch.float32:
         raise ValueError(f"images must be finite float32 numbers in [-1, 1], got {images.dtype}")
-    check_range(images)
+    require_range(images)
 
 
-def set_alpha(config: Config, run: Run) -> None:
-    """Adam's step size for the next update: alpha, or what a linear decay to 0 leaves of it."""
-    s, left = config.adam, 1 - run.step / config.steps if config.decay else 1
+def set_alpha(run: Run) -> None:
+    """Give both Adams the step size of the next update: alpha, or what a linear decay to 0 leaves of it."""
+    s, left = run.config.adam, 1 - run.step / run.config.steps if run.config.decay else 1
     for optimizer, alpha in ((run.adam_g, s.alpha_g or s.alpha), (run.adam_d, s.alpha)):
         for group in optimizer.param_groups:
             group["lr"] = alpha * left
-
-
-if __name__ == "__main__":
-    from course_utils.command_line import main
-
-    main()

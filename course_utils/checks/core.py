@@ -221,7 +221,7 @@ def _where(error):
     """Where in the student's own code an exception came from: ", in line 3 (`x = 1 / 0`)" or nothing."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         folders = Path(frame.f_code.co_filename).parents
-        course = _COURSE in folders and _COURSE / "tests" not in folders
+        course = _COURSE in folders
         generated = frame.f_code.co_filename.startswith(("<string>", "<frozen"))  # a dataclass's __init__, exit()
         if not course and not generated and not any(library in folders for library in _LIBRARIES):
             text = linecache.getline(frame.f_code.co_filename, line).strip()

@@ -13,7 +13,7 @@ from torch import nn
 from course_utils.checks.answers import as_tensor
 from course_utils.checks.core import Wrong, compare, distance, exercise, expect_choice, expect_tuple, slips
 from course_utils.data import DATA_DIR
-from course_utils.runs import load_record
+from course_utils.records import load_record
 from course_utils.training import AUTHORS, NAMED_SETTINGS, Config, train
 
 

@@ -1,0 +1,4 @@
+"""What a class sees, built from the lectures: exercise notebooks, slides, setup cells.
+
+One door for all commands: ``python -m course_utils --help``.
+"""

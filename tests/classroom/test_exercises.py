@@ -1,0 +1,230 @@
+"""The exercise notebooks: generated from the lectures, complete, and silent when nothing has been attempted."""
+
+import os
+import re
+import string
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbconvert import ScriptExporter
+
+from course_utils.checks import core
+from course_utils.classroom import exercises
+
+LECTURES = exercises.lectures()
+CALL = re.compile(r"""\bcheck\(\s*["']([^"']+)["']""")
+
+
+def exercise_cells(lecture):
+    """For each check cell of a lecture: itself, the solution cell and the text of the exercise."""
+    cells = nbformat.read(lecture, as_version=4).cells
+    found = []
+    for i, cell in enumerate(cells):
+        if cell.metadata.get("nbgrader", {}).get("grade"):
+            solution = max(j for j in range(i) if cells[j].metadata.get("nbgrader", {}).get("solution"))
+            first = max(j for j in range(solution) if "### Exercise" in cells[j].source)
+            text = "\n".join(c.source for c in cells[first:i] if c.cell_type == "markdown")
+            found.append((cell, cells[solution], text))
+    return found
+
+
+EXERCISES = [(lecture, *cells) for lecture in LECTURES for cells in exercise_cells(lecture)]
+
+
+def test_committed_exercises_are_what_the_lectures_generate(capsys):
+    assert LECTURES
+    status = exercises.main(["--check"])
+    assert status == 0, capsys.readouterr().out
+    committed = {path.name for path in (exercises.NOTEBOOKS / "exercises").glob("*.ipynb")}
+    assert committed == {path.name for path in LECTURES}
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A folder of notebooks with the shortest lecture alone; the folder of its exercises."""
+    lecture = min(LECTURES, key=lambda path: path.stat().st_size)
+    (tmp_path / lecture.name).write_bytes(lecture.read_bytes())
+    monkeypatch.setattr(exercises, "NOTEBOOKS", tmp_path)
+    return tmp_path / "exercises"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--chekc"], ["03"], ["--check", "03"], ["-h"]])
+def test_a_word_that_is_no_option_writes_nothing(words, course, capsys):
+    with pytest.raises(SystemExit) as stop:
+        exercises.main(words)
+    assert stop.value.code == (0 if words in (["--help"], ["-h"]) else 2)
+    assert not course.exists() and "--check" in "".join(capsys.readouterr())
+
+
+def test_checking_writes_nothing(course, capsys):
+    assert exercises.main(["--check"]) == 1 and not course.exists()
+    assert "differs from what its lecture generates" in capsys.readouterr().out
+
+
+def fill(nb):
+    hole = next(cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("solution"))
+    hole.source = hole.source.replace(exercises.STUB, "return 42")
+
+
+def run_a_cell(nb):
+    next(cell for cell in nb.cells if cell.cell_type == "code").execution_count = 1
+
+
+@pytest.mark.parametrize("work", [fill, run_a_cell, None])
+def test_what_a_student_did_is_not_written_over(work, course, capsys):
+    assert exercises.main([]) == 0
+    (path,) = course.iterdir()
+    generated = path.read_bytes()
+    if work:
+        nb = nbformat.read(path, as_version=4)
+        work(nb)
+        nbformat.write(nb, path)
+    else:
+        path.write_text("no notebook")
+    before = path.read_bytes()
+    assert exercises.main([]) == 1 and path.read_bytes() == before
+    assert f"{path.name} is left as it is: somebody has worked in it" in capsys.readouterr().out
+    assert exercises.main(["--force"]) == 0 and path.read_bytes() == generated
+
+
+def test_an_old_version_that_nobody_worked_in_is_written_anew(course):
+    exercises.main([])
+    (path,) = course.iterdir()
+    generated = path.read_bytes()
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].source += " (an older text)"
+    nbformat.write(nb, path)
+    assert exercises.main([]) == 0 and path.read_bytes() == generated
+
+
+def test_a_folder_that_cannot_be_written_is_named(course, capsys):
+    course.write_text("a file in its place")
+    assert exercises.main([]) == 1
+    assert "error: the exercise notebooks cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_notebooks_become_scripts_of_python(lecture):
+    for nb in (nbformat.read(lecture, as_version=4), exercises.exercise_notebook(lecture)):
+        _, resources = ScriptExporter().from_notebook_node(nb)
+        assert resources["output_extension"] == ".py"
+
+
+def test_the_same_bytes_each_time():
+    for lecture in LECTURES:
+        texts = {nbformat.writes(exercises.exercise_notebook(lecture)) for _ in range(2)}
+        assert len(texts) == 1
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_generated_notebook_has_holes_and_no_outputs(lecture):
+    nb = exercises.exercise_notebook(lecture)
+    assert len({cell.id for cell in nb.cells}) == len(nb.cells)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in nb.cells)
+    text = "\n".join(cell.source for cell in nb.cells)
+    assert "SOLUTION" not in text and "For the lecturer" not in text
+    holes = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    assert len(holes) == len(exercise_cells(lecture)) > 0
+    assert all(exercises.STUB in cell.source and not cell.metadata.deletable for cell in holes)
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_links_between_pages_lead_somewhere(lecture):
+    for folder, nb in [(lecture.parent, nbformat.read(lecture, as_version=4)),
+                       (lecture.parent / "exercises", exercises.exercise_notebook(lecture))]:  # fmt: skip
+        links = [link for cell in nb.cells for link in re.findall(r"\]\(([^)#:]+\.\w+)[^):]*\)", cell.source)]
+        missing = [link for link in links if not (folder / link).exists()]
+        assert not missing, f"{lecture.stem} in {folder.name}: {missing}"
+
+
+# What a student calls the things that are tried beside a hole. (F is torch.nn.functional, everywhere in the course.)
+SCRATCH = [letter for letter in string.ascii_letters if letter != "F"]
+SCRATCH += """a1 acc accuracy alpha angle angles answer answers arc axes axis b1 basis batch best beta bias big bound bounds c1
+    cell cells check_value circle coefficient column columns config copy core cos cost count counts curve curves d_in d_out
+    data data_loader delta depth depths derivative device diff direction dist distance dx eig eigenvalues eps epsilon err
+    error errors eta exact example expectation expected f_fake f_real factor fake fakes fast features fig final fixed full gap gaps gamma
+    gen generator grad gradient gradients grid hat head here hidden history i1 identity idx images index indices init inner
+    input_size inputs item items iterations j k1 kernel kernels key keys kinds kl label labels lam lambd large last latent
+    layer layers left length lengths lhs limit line lines logits loss losses low lr m1 mask mat matrices matrix maximum
+    mean means measure metric metrics middle minimum mod model models n1 n_steps name names net network networks new noise
+    norm normalized norms num number numbers off old one ones opt optimizer orders outer output outputs p1 pair pairs
+    parallel params part path pattern penalty_value per phi pic plain plotting pool power powers pred prob probs prod
+    product products pull q1 Q1 Q2 qr r1 radii radius rand random randn rank rate ratio ratios real real_images record
+    records res rest result results rho right rng root rotation row rows run runs s1 s2 sample samples scale scores seed
+    seeds shape short shown sigma sigma1 sigma2 sigmas sign signs sin size sizes slope slopes small sn sn_weight softplus
+    sol solution spectra spectral spectrum start starts state states std step steps stride stuff sums svd t1 table tangent
+    target targets temp tensor term terms test test2 theta tied time times tmp top total trace train_set training true
+    truth turned turns two u1 u2 uniform unit v1 v2 val vals value values var variance vec vector vectors w1 w2 W1 W2
+    W_bar W_sn walk weight weights width x1 x2 xs y1 y2 ys z1 zeros""".split()
+
+
+# Figures are drawn, and not painted: that alone would take a third of the time.
+NO_PAINT = """from course_utils import interactive, plotting
+interactive.to_png = plotting.to_png = lambda *args, **options: b"png" """
+
+
+def run_with_scratch(lecture):
+    """The exercise notebook of a lecture, executed with its holes open and scratch variables below each of them."""
+    nb = exercises.exercise_notebook(lecture)
+    cells, nb.cells = nb.cells, []
+    for cell in cells:
+        nb.cells.append(cell)
+        if cell.id == "setup":
+            nb.cells.append(nbformat.v4.new_code_cell(NO_PAINT))
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            names = [name for name in SCRATCH if not re.search(rf"^(def|class) {name}\b", cell.source, re.MULTILINE)]
+            nb.cells.append(nbformat.v4.new_code_cell(" = ".join(names) + " = 'scratch'"))
+    folder = exercises.NOTEBOOKS / "exercises"
+    folder.mkdir(exist_ok=True)
+    relaxed = {k: v for k, v in os.environ.items() if k not in ("COURSE_STRICT", "NBGRADER_EXECUTION")}
+    client = NotebookClient(nb, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client.execute(env=relaxed)
+    return nb
+
+
+@pytest.fixture(scope="module")
+def executed(request):
+    """The chosen exercise notebooks, executed two at a time: each takes one core."""
+    test = "test_open_holes_and_scratch_variables_stop_nothing"
+    names = {item.name for item in request.session.items}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        chosen = [lecture for lecture in LECTURES if f"{test}[{lecture.stem}]" in names]
+        yield {lecture: pool.submit(run_with_scratch, lecture) for lecture in chosen}
+
+
+@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+def test_open_holes_and_scratch_variables_stop_nothing(lecture, executed):
+    nb = executed[lecture].result()
+    checks = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    for cell in checks:
+        printed = "".join(output.get("text", output.output_type) for output in cell.outputs)
+        assert re.fullmatch(r"Exercise \S+, [^\n]*: not attempted yet\.\n", printed), f"{cell.id}: {printed}"
+
+
+@pytest.mark.parametrize(
+    ("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].metadata.nbgrader.grade_id for row in EXERCISES]
+)
+def test_exercise_is_complete(lecture, check, solution, text):
+    id = check.metadata.nbgrader.grade_id.removeprefix("check-")
+    assert id[:3] == lecture.name[:2] + "-"
+    assert check.metadata.nbgrader.locked and check.metadata.nbgrader.points > 0
+    assert solution.metadata.nbgrader.grade_id == f"solve-{id}"
+    assert CALL.findall(check.source) == [id]
+    assert solution.source.count("### BEGIN SOLUTION") == solution.source.count("### END SOLUTION") >= 1
+    heading = text[text.index("### Exercise") :].splitlines()[0]
+    assert re.fullmatch(r"### Exercise [^·]+ · [●○]{3} · \d+ min · \S[^·]*", heading), "difficulty, minutes, subject"
+    hints = re.findall(r"<details>\s*<summary>(.+?)</summary>(\n\n)?", text)
+    assert len(hints) == text.count("</details>") == 2, "a hint and a stronger hint"
+    assert all(blank for _, blank in hints), "a blank line after </summary>, else Markdown inside is not rendered"
+
+
+def test_each_registered_exercise_is_in_one_lecture():
+    in_lectures = [id for _, check, _, _ in EXERCISES for id in CALL.findall(check.source)]
+    assert sorted(in_lectures) == sorted(core.load())
+
+
+def test_there_are_at_least_24_exercises():
+    assert len(EXERCISES) >= 24
+    assert {row[0].name[:2] for row in EXERCISES} >= {f"{number:02}" for number in range(6)}
