@@ -33,6 +33,9 @@ Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with t
 * ``raise Wrong("code", "One or two calm sentences with the hint.")`` for any other mistake that you recognise.
 * ``compare`` looks for the truth first, then for your hints (also those of another shape), then it reports shape,
   NaN or the size of the difference. So call it on the raw return value, without ``expect_tensor`` before it.
+* A formula of several parts, ``compare(..., more=slips(formula, parts))``: each slip of each part is known, and any two.
+* ``over(answer, cases, case, small)`` calls ``case(*inputs)`` for all cases; where no hint fits, the mistake is shown on
+  the first of the ``small`` cases that fails, with input, expected and found value (``small_matrices``, ``tidy``).
 * Codes used by the machinery: ``raises none inplace timeout type shape nan value option choice-<option>``, and
   ``check`` for a check that failed in its own code: give a hint of your own instead.
 * Keep a check under about 0.3 s: it shares its time limit (2 s) with the student's code.
@@ -64,6 +67,9 @@ from course_utils.checks.answers import (  # noqa: F401  (the helpers are offere
     expect_tuple,
     kind,
     over,
+    slips,
+    small_matrices,
+    tidy,
 )
 from course_utils.checks.watchdog import TimeLimit, Watchdog
 

@@ -44,6 +44,11 @@ def check_product(answer, rng):
             "values": (_product([torch.diag(1 - h) @ W for h in hs], n), "Your slopes are 1 - h; the slope of tanh is 1 - h^2."),
             "tanh-twice": (_product([torch.diag(1 - torch.tanh(h) ** 2) @ W for h in hs], n), "You apply tanh to the states once more: they are already values of tanh, so the slope is 1 - h^2."),
             "no-slopes": (torch.linalg.matrix_power(W, T), "This is the power of W, the Jacobian of a linear network: the slopes 1 - h^2 are missing."),
+            "entrywise": (
+                [torch.stack([s @ W for s in slopes]).prod(0), torch.stack([s @ W for s in slopes]).prod(0).diag().diag()],
+                "The factors are multiplied entry by entry. The chain rule multiplies matrices: @, not *.",
+            ),
+            "sum": (sum(s @ W for s in slopes), "The factors are added. The chain rule multiplies them."),
             "last-missing": (_product([s @ W for s in slopes[:-1]], n), "One factor is missing, that of the last state."),
             "first-missing": (_product([s @ W for s in slopes[1:]], n), "One factor is missing, that of the first state: h_1 depends on h_0 as well."),
             "transposed": (truth.T, "This is the transpose: row i, column j should be the derivative of entry i of h_T in entry j of h_0."),

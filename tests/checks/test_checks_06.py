@@ -38,6 +38,13 @@ def product_with(factor=lambda W, h: (1 - h**2)[:, None] * W, left=True, states=
     return answer
 
 
+def product_entrywise(W, hs):
+    product = torch.ones_like(W)
+    for h in hs:
+        product = (1 - h**2)[:, None] * W * product
+    return product
+
+
 def product_inplace(W, hs):
     P = torch.eye(len(W), dtype=W.dtype)
     for h in hs.square_().neg_().add_(1):
@@ -194,6 +201,8 @@ CASES = [
             "last-missing": product_with(states=lambda hs: hs[:-1]),
             "first-missing": product_with(states=lambda hs: hs[1:]),
             "transposed": lambda W, hs: product_backwards(W, hs).T,
+            "entrywise": product_entrywise,
+            "sum": lambda W, hs: sum((1 - h**2)[:, None] * W for h in hs),
             "inplace": product_inplace,
             "shape": lambda W, hs: product_backwards(W, hs)[0],
             "none": lambda W, hs: None,
