@@ -539,6 +539,62 @@ def update(change):
     return answer
 
 
+# 2.8 -----------------------------------------------------------------------------------------------------------------
+class Division(torch.autograd.Function):
+    """Right; the wrong ones below have another backward pass."""
+
+    @staticmethod
+    def forward(ctx, W, u, v):
+        sigma = u @ W @ v
+        ctx.save_for_backward(W / sigma, sigma, u, v)
+        return W / sigma
+
+    @staticmethod
+    def backward(ctx, pull):
+        W_SN, sigma, u, v = ctx.saved_tensors
+        return torch.addr(pull, -(pull * W_SN).sum() * u, v) / sigma, None, None
+
+
+def backward(change):
+    """`Division` with a backward pass that returns change(pull, W_SN, sigma, u, v, lambda)."""
+
+    class Changed(Division):
+        @staticmethod
+        def backward(ctx, pull):
+            W_SN, sigma, u, v = ctx.saved_tensors
+            result = change(pull, W_SN, sigma, u, v, (pull * W_SN).sum())
+            return result if isinstance(result, tuple) else (result, None, None)
+
+    return Changed
+
+
+class SavesTheWeight(torch.autograd.Function):
+    """Right: W itself is saved, and differentiated by autograd once more."""
+
+    @staticmethod
+    def forward(ctx, W, u, v):
+        ctx.save_for_backward(W, u, v)
+        return W / torch.einsum("i,ij,j", u, W, v)
+
+    @staticmethod
+    def backward(ctx, pull):
+        W, u, v = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = W.detach().requires_grad_()
+            return torch.autograd.grad(leaf / (u @ leaf @ v), leaf, pull)[0], None, None
+
+
+class OtherForward(Division):
+    @staticmethod
+    def forward(ctx, W, u, v):
+        return Division.forward(ctx, W, u, v) * (u @ W @ v)
+
+
+def uv_exact(W):
+    _, u, v = svd1(W)
+    return torch.outer(u, v)
+
+
 CASES = [
     Case(
         "02-sigma-gradient",
@@ -687,6 +743,39 @@ CASES = [
             "scaled-rank-one": update(lambda W, u0, u, v, s: (torch.outer(u, v), u, v)),
             "unchanged": update(lambda W, u0, u, v, s: (W.clone(), u, v)),
             "type": lambda W, u: W,
+        },
+    ),
+    Case(
+        "02-backward",
+        right=[
+            Division,
+            SavesTheWeight,
+            backward(lambda P, N, s, u, v, lam: P / s - torch.einsum("ij,ij", P, N) / s * u[:, None] * v),
+        ],
+        wrong={
+            "constant": backward(lambda P, N, s, u, v, lam: P / s),
+            "nothing": backward(lambda P, N, s, u, v, lam: P.clone()),
+            "undivided": backward(lambda P, N, s, u, v, lam: P - lam * torch.outer(u, v)),
+            "squared": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v)) / s**2),
+            "multiplied": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v)) * s),
+            "sign": backward(lambda P, N, s, u, v, lam: (P + lam * torch.outer(u, v)) / s),
+            "lambda-raw": backward(lambda P, N, s, u, v, lam: (P - s * lam * torch.outer(u, v)) / s),
+            "lambda-small": backward(lambda P, N, s, u, v, lam: (P - lam / s * torch.outer(u, v)) / s),
+            "lambda-mean": backward(lambda P, N, s, u, v, lam: (P - (P * N).mean() * torch.outer(u, v)) / s),
+            "lambda-first": backward(lambda P, N, s, u, v, lam: (P - (u @ P @ v) * torch.outer(u, v)) / s),
+            "weight": backward(lambda P, N, s, u, v, lam: (P - lam * N) / s),
+            "adjoint": backward(lambda P, N, s, u, v, lam: (P - (u @ P @ v) * N) / s),
+            "exact": backward(lambda P, N, s, u, v, lam: (P - lam * uv_exact(N)) / s),
+            "count": backward(lambda P, N, s, u, v, lam: ((P - lam * torch.outer(u, v)) / s,)),
+            "none": backward(lambda P, N, s, u, v, lam: (None, None, None)),
+            "inplace": backward(lambda P, N, s, u, v, lam: P.sub_(lam * torch.outer(u, v)) / s),
+            "transposed": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(v, u)) / s),
+            "transposed-all": backward(lambda P, N, s, u, v, lam: ((P - lam * torch.outer(u, v)) / s).T),
+            "shape": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v))[1:] / s),
+            "raises": backward(lambda P, N, s, u, v, lam: (P @ torch.outer(u, v)[1:]) / s),
+            "forward": OtherForward,
+            "type": [lambda W, u, v: W / (u @ W @ v), backward(lambda P, N, s, u, v, lam: (1.0, None, None))],
+            "value": backward(lambda P, N, s, u, v, lam: N),
         },
     ),
 ]
