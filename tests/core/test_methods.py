@@ -60,6 +60,7 @@ def test_a_new_row_is_drawn(frobenius):
     plt.close()
 
 
+@pytest.mark.slow
 def test_a_new_row_is_timed_and_can_be_asked_for(frobenius, tmp_path, capsys):
     tiny = ["--profile", "cpu", "--size", "16", "--width", "2", "--batch-size", "2", "--rounds", "1", "--repeats", "1"]
     benchmark.main([*tiny, "--output", str(tmp_path / "b.json")])
