@@ -27,7 +27,7 @@ CHANGES = {
     "spectral_norm": lambda patch: patch.setitem(
         METHODS, "spectral_norm", replace(METHODS["spectral_norm"], marker="x")
     ),
-    "none": lambda patch: patch.delitem(METHODS, "none"),
+    "none": lambda patch: patch.setattr(execute, "METHODS", {k: v for k, v in METHODS.items() if k != "none"}),
 }
 
 
