@@ -12,6 +12,7 @@ COMMANDS = {  # module with a main(arguments), and what it is for
     "execute": ("classroom.execute", "run lectures in fresh kernels and store their outputs"),
     "exercises": ("classroom.exercises", "generate the exercise notebooks from the lectures"),
     "slides": ("classroom.slides", "build the slide decks"),
+    "site": ("classroom.site", "build the website, with figures that move without a kernel"),
     "setup": ("classroom.setup_cell", "write the first lines of the lectures' setup cells"),
     "readme": ("classroom.readme", "copy README's figure from the lecture that draws it"),
 }
