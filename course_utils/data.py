@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .environment import expanded
-from .validation import require_counts
+from .validation import require_bool, require_counts
 
 DATA_DIR = Path(__file__).resolve().parents[1] / "data"
 RESTORE = "`git checkout -- data` brings it back; without git, take it from a fresh copy of the course."
@@ -72,6 +72,7 @@ def load_fashion_mnist(
     """
     if size not in (16, 28, 32):
         raise ValueError(f"size must be the number 16, 28 or 32, got {size!r}")
+    require_bool(train, "train")
     require_counts(limit=limit)
     folder = DATA_DIR / "FashionMNIST" if root is None else folder_at(root, "root")
     half = "train" if train else "t10k"

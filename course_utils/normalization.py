@@ -5,10 +5,12 @@ Equation numbers are those of Miyato et al. 2018. `normalize(model, method)` cho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.utils import parametrize
 
 from .spectral import (
@@ -89,6 +91,71 @@ def spectral_norm(
     require_eps(eps)
     parametrize.register_parametrization(module, name, SpectralNorm(weight, n_power_iterations, eps, dim))
     return module
+
+
+class DivisionBySigma(torch.autograd.Function):
+    """W -> W / sigma for sigma = u^T W v with constant u and v. Its backward pass is equation (12), written by hand.
+
+    weight: of any order, its outputs on the axis `dim`; sigma: a number; u: d_out; v: d_in.
+    """
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, sigma: Tensor, u: Tensor, v: Tensor, dim: int) -> Tensor:
+        """Return weight / sigma, and keep what (12) needs."""
+        weight_sn, ctx.dim = weight / sigma, dim
+        ctx.save_for_backward(weight, weight_sn, sigma, u, v)
+        return weight_sn
+
+    @staticmethod
+    def backward(ctx, pull: Tensor) -> tuple[Tensor | None, ...]:
+        """Take pull = dV/dW_SN, which is E[delta h^T], to dV/dW = (pull - lambda u v^T) / sigma."""
+        weight, weight_sn, sigma, u, v = ctx.saved_tensors
+        pull, weight_sn = pull.movedim(ctx.dim, 0), weight_sn.movedim(ctx.dim, 0)
+        matrix = pull.reshape(len(u), len(v))
+        with own_precision(weight):
+            lam = torch.dot(matrix.flatten(), weight_sn.flatten())
+            if torch.is_grad_enabled():  # a gradient of this gradient is wanted: there sigma moves with W
+                moving = torch.dot(u, torch.mv(weight_matrix(weight, ctx.dim), v))
+                gradient = torch.addr(matrix, lam * u, v, alpha=-1) / (sigma + moving - moving.detach())
+            elif matrix.is_cpu:  # with lambda and sigma as numbers it is one pass over the matrix
+                scale = 1 / sigma.item()
+                gradient = torch.addr(matrix, u, v, beta=scale, alpha=-scale * lam.item())
+            else:  # a GPU is not to wait for numbers
+                gradient = torch.addr(matrix, lam * u, v, alpha=-1).div_(sigma)
+        return gradient.view(pull.shape).movedim(0, ctx.dim), None, None, None, None
+
+
+class FusedSpectralNorm(SpectralNorm):
+    """SpectralNorm at less than half of its cost in training: no third look at W for sigma, and (12) as backward pass.
+
+    The same parameters, buffers and state_dict; u and v are the same to the bit, the rest up to rounding. See `fuse`.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return weight / sigma(weight); evaluation mode and all that is not plain sailing is left to SpectralNorm."""
+        if not self.training or weight.ndim == 1 or torch.compiler.is_compiling():
+            return super().forward(weight)
+        with own_precision(weight), torch.no_grad():
+            matrix, v = weight_matrix(weight.detach(), self.dim), self._v
+            for _ in range(self.n_power_iterations):  # the rounds of `iterate`, which keep the lengths
+                w_v = torch.mv(matrix, v)
+                u = w_v / (length := vector_norm(w_v))
+                w_u = torch.mv(matrix.mT, u)
+                v = w_u / (sigma := vector_norm(w_u))  # u^T W v is the length of W^T u
+        least = least_norm(self.eps, sigma.dtype)
+        if not all(least < number.item() < math.inf for number in (length, sigma)):
+            return super().forward(weight)  # zero, an overflow, NaN: once more, with all precautions
+        self._u.copy_(u)
+        self._v.copy_(v)
+        return DivisionBySigma.apply(weight, sigma, u, v, self.dim)
+
+
+def fuse(model: nn.Module, into: type[SpectralNorm] = FusedSpectralNorm) -> nn.Module:
+    """Turn every SpectralNorm in `model` into FusedSpectralNorm, in place: faster, the same state_dict. Returns the model."""
+    for module in model.modules():
+        if type(module) is SpectralNorm:
+            module.__class__ = into
+    return model
 
 
 class WeightNorm(nn.Module):

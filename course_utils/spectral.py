@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .validation import require_kernel, require_matrix, require_tensor, require_whole
+from .validation import require_kernel, require_matrix, require_no_hook, require_tensor, require_whole
 
 LINEAR_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -43,7 +43,8 @@ def float32_by_default() -> Iterator[None]:
 def own_precision(tensor: Tensor) -> AbstractContextManager:
     """A context in which autocast is off: products stay in the type of `tensor`. In bfloat16, u and v lose their length."""
     device = tensor.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def weight_matrix(weight: Tensor, dim: int = 0) -> Tensor:
@@ -62,10 +63,16 @@ def output_dim(module: nn.Module) -> int:
 
 
 def used_weight(layer: nn.Module) -> Tensor:
-    """`layer.weight` without its graph, read in evaluation mode: in training mode, reading would move SN's u and v."""
-    mode = layer.training
+    """`layer.weight` without its graph, read in evaluation mode: in training mode, reading would move SN's u and v.
+
+    The layer's modes, frozen parts included, are afterwards what they were. Raises ValueError for a weight that an older
+    hook computes (torch.nn.utils.spectral_norm, weight_norm, pruning): until the next pass through the layer it is stale.
+    """
+    require_no_hook(layer, "weight")
+    modes = {module: module.training for module in layer.modules()}
     weight = layer.eval().weight.detach()
-    layer.train(mode)
+    for module, mode in modes.items():
+        module.training = mode
     return weight
 
 

@@ -42,7 +42,15 @@ from .models import (
     sample_noise,
 )
 from .spectral import float32_by_default
-from .validation import require_choice, require_positive, require_range, require_scores, require_tensor, require_whole
+from .validation import (
+    require_bool,
+    require_choice,
+    require_positive,
+    require_range,
+    require_scores,
+    require_tensor,
+    require_whole,
+)
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,7 @@ class Config:
         if self.seed >= 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed!r}")
         for name in ("decay", "penalty", "last_bias", "dequantize", "generator_first"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            require_bool(getattr(self, name), name)
         bottom_size(self.size)
         for name in ("c", "adam_eps"):
             require_positive(getattr(self, name), name)

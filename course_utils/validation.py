@@ -62,6 +62,12 @@ def require_whole(value: object, name: str, at_least: int = 1) -> int:
     return value.__index__()
 
 
+def require_bool(value: object, name: str) -> None:
+    """Raise ValueError unless `value` is True or False: a word such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
 def require_counts(**counts: int | None) -> None:
     """Raise ValueError unless each of the arguments, by its name, is None or a whole number of 1 or more."""
     for name, count in counts.items():
@@ -89,6 +95,15 @@ def require_eps(eps: float) -> None:
         raise ValueError(f"eps must be a number, 0 or more and finite, got {eps!r}")
 
 
+def require_no_hook(module: nn.Module, name: str) -> None:
+    """Raise ValueError if `module.<name>` is computed by a hook before each pass, as older normalizations and pruning do."""
+    if sources := [n for n, _ in module.named_parameters(recurse=False) if n in (f"{name}_orig", f"{name}_g")]:
+        raise ValueError(
+            f"{name} of {type(module).__name__} is computed by a hook from {sources[0]} (an older normalization, or pruning): "
+            "remove it first (torch.nn.utils.remove_spectral_norm, remove_weight_norm, prune.remove)"
+        )
+
+
 def require_weight(module: nn.Module, name: str, dim: int) -> tuple[Tensor, int]:
     """Return `module.<name>` and its axis `dim`, counted from 0.
 
@@ -105,11 +120,7 @@ def require_weight(module: nn.Module, name: str, dim: int) -> tuple[Tensor, int]
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r} to normalize")
-    if sources := [n for n, _ in module.named_parameters(recurse=False) if n in (f"{name}_orig", f"{name}_g")]:
-        raise ValueError(
-            f"{name} of {type(module).__name__} is computed by a hook from {sources[0]} (an older normalization, or pruning): "
-            "remove it first (torch.nn.utils.remove_spectral_norm, remove_weight_norm, prune.remove)"
-        )
+    require_no_hook(module, name)
     require_tensor(weight, name, "a weight", 0)
     if isinstance(dim, bool) or not hasattr(dim, "__index__") or not -weight.ndim <= dim < weight.ndim:
         raise ValueError(f"dim must be an axis of {name}, whose shape is {tuple(weight.shape)}, got {dim!r}")

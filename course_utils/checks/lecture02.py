@@ -643,3 +643,68 @@ def check_penalty(answer, rng):
         }  # fmt: skip
         worst = max(worst, compare(answer(a.to(torch.get_default_dtype()), rho), truth, 1e-4, "The values w", hints))
     return worst
+
+
+@exercise("02-backward", "the backward pass by hand")
+def check_backward(answer, rng):
+    function, worst = answer.wrapped, 0.0
+    if not (isinstance(function, type) and issubclass(function, torch.autograd.Function)):
+        raise Wrong("type", "MyDivision should be a class derived from torch.autograd.Function.")
+    for shape in [(4, 4), (3, 5), (6, 2), (1, 4)]:
+        W, pull = matrix(shape, rng).requires_grad_(), torch.randn(shape, generator=rng, dtype=torch.float64)
+        _, u1, v1 = triplet(W.detach())
+        near = [x + 0.3 * torch.randn(len(x), generator=rng, dtype=torch.float64) for x in (u1, v1)]
+        u, v = (F.normalize(x, dim=0).to(W.dtype) for x in near)  # unit vectors, but not the singular ones
+        pull = (pull + W.detach()).to(W.dtype)  # so that lambda is not small
+        A, G, uv = W.detach().double(), pull.double(), torch.outer(u, v).double()
+        s = (A * uv).sum()
+        N, lam = A / s, (G * A).sum() / s
+        value = function.apply(W, u, v)
+        if not isinstance(value, torch.Tensor) or distance(value, N) > 1e-4:
+            raise Wrong(
+                "forward", "forward no longer returns W / sigma: leave it as it was, only backward is to be written."
+            )
+        given = pull.clone()
+        try:
+            (gradient,) = torch.autograd.grad(value, W, given, allow_unused=True)
+        except (RuntimeError, TypeError) as error:
+            text = str(error)
+            if "number of gradients" in text:
+                raise Wrong(
+                    "count",
+                    "backward returns one gradient for each argument of forward: that of W, None for u, None for v.",
+                ) from None
+            if "invalid gradient" in text:
+                raise Wrong("shape", f"The gradient of a {shape[0]} x {shape[1]} weight has the shape of the weight; yours has not.") from None  # fmt: skip
+            if "expected Variable" in text:
+                raise Wrong(
+                    "type", "The first thing that backward returns should be a matrix, the gradient of W."
+                ) from None
+            raise
+        if gradient is None:
+            raise Wrong("none", "backward returns no gradient for W: it stands first, and None, None after it.")
+        if not torch.equal(given, pull):
+            raise Wrong("inplace", "backward changes pull in place, which others may still need; compute a new matrix.")
+        hints = {
+            "constant": (G / s, "The term with lambda is missing: this treats sigma as a constant."),
+            "nothing": (G, "This is pull itself, the gradient with respect to W_SN. What the optimizer moves is W."),
+            "undivided": (G - lam * uv, "The overall factor 1/sigma is missing."),
+            "squared": ((G - lam * uv) / s**2, "There is one factor 1/sigma too many."),
+            "multiplied": ((G - lam * uv) * s, "Divide by sigma: you multiply."),
+            "sign": ((G + lam * uv) / s, "The sign of the second term is wrong: it is subtracted."),
+            "lambda-raw": ((G - s * lam * uv) / s, "lambda is sigma times too large: it is the inner product of pull with W_SN, not with W."),
+            "lambda-small": ((G - lam / s * uv) / s, "lambda is too small by a factor sigma: W_SN has been divided already."),
+            "lambda-mean": ((G - lam / G.numel() * uv) / s, "lambda is the sum over all entries, <pull, W_SN>, not their mean."),
+            "lambda-first": ((G - (G * uv).sum() * uv) / s, "This lambda is u^T pull v. In (12) it is <pull, W_SN>."),
+            "weight": ((G - lam * N) / s, "This is (12) with W_SN in place of u v^T. lambda multiplies u v^T; W_SN stands inside lambda."),
+            "adjoint": ((G - (G * uv).sum() * N) / s, "This is (10) applied to pull. In the gradient W_SN and u v^T have changed places."),
+            "exact": (
+                (G - (G * A).sum() / s * torch.outer(u1, v1)) / s,
+                "These are the singular vectors u_1, v_1. The function was given other vectors, and they were saved: use those.",
+            ),
+        }  # fmt: skip
+        if shape[0] == shape[1]:
+            hints["transposed"] = ((G - lam * uv.T) / s, "This has v u^T: u belongs to the rows, so it comes first.")
+            hints["transposed-all"] = ((G - lam * uv).T / s, "This is the transpose of the gradient.")
+        worst = max(worst, compare(gradient, (G - lam * uv) / s, 1e-4, "The gradient", hints))
+    return worst

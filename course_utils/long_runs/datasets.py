@@ -17,7 +17,7 @@ from torchvision import datasets
 
 from ..data import DATA_DIR, DataError, Images, folder_at, load_fashion_mnist
 from ..environment import expanded, variable
-from ..validation import require_choice, require_counts
+from ..validation import require_bool, require_choice, require_counts
 
 
 def downloads(root: str | Path | None = None) -> Path:
@@ -71,6 +71,7 @@ def load_cifar10(train: bool = True, limit: int | None = None, root: str | Path 
 
     Returns images (N, 3, 32, 32) in [-1, 1] and labels 0..9. Raises DataError if it is neither there nor reachable.
     """
+    require_bool(train, "train")
     require_counts(limit=limit)
     dataset = _download(datasets.CIFAR10, "CIFAR-10", datasets.CIFAR10.url, root, train=train)
     images = torch.from_numpy(dataset.data[:limit]).permute(0, 3, 1, 2).float().div(127.5).sub(1)

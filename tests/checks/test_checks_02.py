@@ -580,7 +580,7 @@ def update(change):
     return answer
 
 
-# 2.8 -----------------------------------------------------------------------------------------------------------------
+# 2.9 -----------------------------------------------------------------------------------------------------------------
 def restarted(fill, rounds=15, train=True, back=True):
     """An answer that fills the stored weight by ``fill(layer, init)``, then lets u and v catch up."""
 
@@ -653,7 +653,7 @@ def restart_twice(layer, init):
     return parametrizations.spectral_norm(layer)
 
 
-# 2.9 -----------------------------------------------------------------------------------------------------------------
+# 2.10 ----------------------------------------------------------------------------------------------------------------
 def rest_from_all_down_tensor(a, rho):
     for m in range(len(a), 0, -1):  # from the most tied values to the fewest
         s = float(a[:m].sum()) / (m + rho)
@@ -674,6 +674,61 @@ def rest_first(a, rho):
 
 def rest_ceiling(a, rho, times=1.0):
     return max(float(a[:m].sum()) / (m + times * rho) for m in range(1, len(a) + 1))
+
+
+class Division(torch.autograd.Function):
+    """Right; the wrong ones below have another backward pass."""
+
+    @staticmethod
+    def forward(ctx, W, u, v):
+        sigma = u @ W @ v
+        ctx.save_for_backward(W / sigma, sigma, u, v)
+        return W / sigma
+
+    @staticmethod
+    def backward(ctx, pull):
+        W_SN, sigma, u, v = ctx.saved_tensors
+        return torch.addr(pull, -(pull * W_SN).sum() * u, v) / sigma, None, None
+
+
+def backward(change):
+    """`Division` with a backward pass that returns change(pull, W_SN, sigma, u, v, lambda)."""
+
+    class Changed(Division):
+        @staticmethod
+        def backward(ctx, pull):
+            W_SN, sigma, u, v = ctx.saved_tensors
+            result = change(pull, W_SN, sigma, u, v, (pull * W_SN).sum())
+            return result if isinstance(result, tuple) else (result, None, None)
+
+    return Changed
+
+
+class SavesTheWeight(torch.autograd.Function):
+    """Right: W itself is saved, and differentiated by autograd once more."""
+
+    @staticmethod
+    def forward(ctx, W, u, v):
+        ctx.save_for_backward(W, u, v)
+        return W / torch.einsum("i,ij,j", u, W, v)
+
+    @staticmethod
+    def backward(ctx, pull):
+        W, u, v = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = W.detach().requires_grad_()
+            return torch.autograd.grad(leaf / (u @ leaf @ v), leaf, pull)[0], None, None
+
+
+class OtherForward(Division):
+    @staticmethod
+    def forward(ctx, W, u, v):
+        return Division.forward(ctx, W, u, v) * (u @ W @ v)
+
+
+def uv_exact(W):
+    _, u, v = svd1(W)
+    return torch.outer(u, v)
 
 
 CASES = [
@@ -900,6 +955,39 @@ CASES = [
             "ceiling": rest_ceiling,
             "value": [lambda a, rho: a, lambda a, rho: a / a[0], lambda a, rho: torch.zeros_like(a)],
             "type": lambda a, rho: "1.6",
+        },
+    ),
+    Case(
+        "02-backward",
+        right=[
+            Division,
+            SavesTheWeight,
+            backward(lambda P, N, s, u, v, lam: P / s - torch.einsum("ij,ij", P, N) / s * u[:, None] * v),
+        ],
+        wrong={
+            "constant": backward(lambda P, N, s, u, v, lam: P / s),
+            "nothing": backward(lambda P, N, s, u, v, lam: P.clone()),
+            "undivided": backward(lambda P, N, s, u, v, lam: P - lam * torch.outer(u, v)),
+            "squared": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v)) / s**2),
+            "multiplied": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v)) * s),
+            "sign": backward(lambda P, N, s, u, v, lam: (P + lam * torch.outer(u, v)) / s),
+            "lambda-raw": backward(lambda P, N, s, u, v, lam: (P - s * lam * torch.outer(u, v)) / s),
+            "lambda-small": backward(lambda P, N, s, u, v, lam: (P - lam / s * torch.outer(u, v)) / s),
+            "lambda-mean": backward(lambda P, N, s, u, v, lam: (P - (P * N).mean() * torch.outer(u, v)) / s),
+            "lambda-first": backward(lambda P, N, s, u, v, lam: (P - (u @ P @ v) * torch.outer(u, v)) / s),
+            "weight": backward(lambda P, N, s, u, v, lam: (P - lam * N) / s),
+            "adjoint": backward(lambda P, N, s, u, v, lam: (P - (u @ P @ v) * N) / s),
+            "exact": backward(lambda P, N, s, u, v, lam: (P - lam * uv_exact(N)) / s),
+            "count": backward(lambda P, N, s, u, v, lam: ((P - lam * torch.outer(u, v)) / s,)),
+            "none": backward(lambda P, N, s, u, v, lam: (None, None, None)),
+            "inplace": backward(lambda P, N, s, u, v, lam: P.sub_(lam * torch.outer(u, v)) / s),
+            "transposed": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(v, u)) / s),
+            "transposed-all": backward(lambda P, N, s, u, v, lam: ((P - lam * torch.outer(u, v)) / s).T),
+            "shape": backward(lambda P, N, s, u, v, lam: (P - lam * torch.outer(u, v))[1:] / s),
+            "raises": backward(lambda P, N, s, u, v, lam: (P @ torch.outer(u, v)[1:]) / s),
+            "forward": OtherForward,
+            "type": [lambda W, u, v: W / (u @ W @ v), backward(lambda P, N, s, u, v, lam: (1.0, None, None))],
+            "value": backward(lambda P, N, s, u, v, lam: N),
         },
     ),
 ]

@@ -269,3 +269,9 @@ def test_bad_toy_counts_are_named(bad):
 def test_images_is_a_pair():
     images, labels = Images(torch.ones(2), torch.zeros(2))
     assert images.sum() == 2 and labels.sum() == 0
+
+
+@pytest.mark.parametrize("word", ["test", "train", 1, None])
+def test_a_word_is_no_truth_value(word):
+    with pytest.raises(ValueError, match=f"train must be True or False, got {word!r}"):
+        load_fashion_mnist(28, train=word)

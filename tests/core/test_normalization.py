@@ -16,9 +16,12 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from course_utils.methods import METHODS, normalize, other_weights
 from course_utils.normalization import (
+    DivisionBySigma,
+    FusedSpectralNorm,
     SpectralNorm,
     clip_singular_values,
     clip_weights_,
+    fuse,
     gradient_penalty,
     orthonormal_penalty,
     spectral_norm,
@@ -464,6 +467,234 @@ def test_autocast_moves_u_and_v_as_torch_does(kind):
     assert float(torch.linalg.matrix_norm(weight_matrix(weight.detach(), output_dim(ours)), ord=2)) == pytest.approx(
         1, abs=1e-5
     )
+
+
+# ---- the fused layer: (12) as backward pass
+
+
+def fused_pair(kind, dtype=torch.float64, **options):
+    """The same layer twice, the second one fused, and an input."""
+    reference, _, x = twins(kind, dtype, **options)
+    return reference, fuse(copy.deepcopy(reference)), x
+
+
+def buffers(layer):
+    part = layer.parametrizations.weight[0]
+    return torch.cat([part._u, part._v])
+
+
+def original(layer):
+    return layer.parametrizations.weight.original
+
+
+@each_layer
+@pytest.mark.parametrize("n", [1, 3])
+def test_fused_training_is_the_references_up_to_rounding(kind, n):
+    reference, fused, x = fused_pair(kind, n_power_iterations=n)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.05) for layer in (reference, fused)]
+    for i in range(5):
+        outputs = [step(layer, optimizer, x) for layer, optimizer in zip((reference, fused), optimizers)]
+        torch.testing.assert_close(*outputs, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(buffers(reference), buffers(fused), rtol=1e-13, atol=1e-13)
+        assert i > 0 or torch.equal(buffers(reference), buffers(fused))  # from equal weights to the bit
+        assert original(fused).grad.stride() == original(fused).stride()
+
+
+@pytest.mark.parametrize("kind, dim", [("Linear", 1), ("Conv2d", 1), ("Conv2d", -2), ("ConvTranspose2d", 0)])
+def test_fused_dim(kind, dim):
+    reference, fused, x = fused_pair(kind, dim=dim)
+    for layer in (reference, fused):
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=1e-12, atol=1e-13)
+    assert torch.equal(buffers(reference), buffers(fused))
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv2d", "ConvTranspose2d"])
+def test_fused_checkpoints_go_both_ways(kind):
+    reference, fused, x = fused_pair(kind)
+    original(fused).data += 1
+    fused(x)
+    assert not same_state(reference, fused)
+    reference.load_state_dict(fused.state_dict())
+    assert same_state(reference, fused) and torch.equal(reference.eval()(x), fused.eval()(x))
+    other = fuse(twins(kind, torch.float64)[0])
+    other.load_state_dict(reference.state_dict())
+    assert same_state(reference, other)
+
+
+def test_fused_evaluation_uses_the_stored_vectors_also_after_the_weight_has_moved():
+    reference, fused, x = fused_pair("Conv2d")
+    for layer in (reference, fused):
+        layer(x)
+        original(layer).data += gaussian(*original(layer).shape)
+        layer.eval()
+    before = buffers(fused).clone()
+    assert torch.equal(reference.weight, fused.weight) and torch.equal(buffers(fused), before)
+    u, v = fused.parametrizations.weight[0]._u, fused.parametrizations.weight[0]._v
+    torch.testing.assert_close(u @ fused.weight.flatten(1) @ v, torch.ones((), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape, dim", [((3, 4), 0), ((1, 4), 0), ((3, 4), 1), ((2, 3, 2, 2), 0), ((2, 3, 2), 1)])
+def test_the_backward_pass_by_hand_is_right_and_can_be_differentiated(shape, dim):
+    weight = gaussian(*shape)
+    matrix = weight_matrix(weight, dim)
+    u, v = (F.normalize(gaussian(n, seed=n), dim=0) for n in matrix.shape)  # any vectors, not the singular ones
+
+    def by_hand(w):
+        return DivisionBySigma.apply(w, (u @ weight_matrix(w, dim) @ v).detach(), u, v, dim)
+
+    def by_autograd(w):
+        return w / (u @ weight_matrix(w, dim) @ v)
+
+    w = weight.clone().requires_grad_()
+    assert torch.autograd.gradcheck(by_hand, w) and torch.autograd.gradgradcheck(by_hand, w)
+    pull = gaussian(*shape, seed=1)
+    found = [torch.autograd.grad(f(w), w, pull, create_graph=graph)[0] for f, graph in
+             ((by_autograd, False), (by_hand, False), (by_hand, True))]  # fmt: skip
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found[0], found[2], rtol=1e-12, atol=1e-13)
+
+
+def test_fused_layers_under_a_gradient_penalty():
+    """The penalty's gradient in W goes through the gradient in the image, which W_SN has a part in."""
+    torch.manual_seed(0)
+    reference = normalize(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 1)), "spectral_norm")
+    found = []
+    for net in (reference.double(), fuse(copy.deepcopy(reference))):
+        with parametrize.cached():
+            loss = net(gaussian(3, 1, 6, 6, seed=2)).mean()
+            loss = loss + gradient_penalty(net, gaussian(3, 1, 6, 6), gaussian(3, 1, 6, 6, seed=1), rng())
+        found.append(torch.autograd.grad(loss, list(net.parameters())))
+    assert any(isinstance(m, FusedSpectralNorm) for m in net.modules())
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-13)
+
+
+def test_fused_second_derivatives_in_training_mode():
+    reference, fused, x = fused_pair("Linear")
+    second = []
+    for layer in (reference, fused):
+        (g,) = torch.autograd.grad(layer(x).pow(3).sum(), original(layer), create_graph=True)
+        second.append(torch.autograd.grad(g.square().sum(), original(layer))[0])
+    torch.testing.assert_close(*second, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("what", ["zero", "NaN", "infinite", "overflow", "tiny", "no estimate"])
+def test_a_fused_layer_leaves_what_is_not_plain_sailing_to_the_reference(what, dtype):
+    reference, fused, _ = fused_pair("Conv2d", dtype)
+    for layer in (reference, fused):
+        w = original(layer).data
+        if what in ("NaN", "infinite"):
+            w[0, 0, 0, 0] = math.nan if what == "NaN" else math.inf
+        elif what == "no estimate":
+            layer.parametrizations.weight[0]._v.zero_()
+        else:
+            w.fill_(
+                {"zero": 0, "overflow": torch.finfo(dtype).max / 4, "tiny": 1e-14 if dtype != torch.float16 else 0}[
+                    what
+                ]
+            )
+    for _ in range(2):
+        for layer in (reference, fused):
+            layer.zero_grad()
+            weight = layer.weight
+            weight.square().sum().backward()
+        torch.testing.assert_close(reference.weight, fused.weight, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(buffers(reference), buffers(fused), rtol=0, atol=0, equal_nan=True)
+    assert fused.weight.isnan().any() == (what in ("NaN", "infinite", "overflow"))
+
+
+@each_layer
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fused_in_half_precision(kind, dtype):
+    reference, fused, _ = fused_pair(kind, dtype)
+    eps, weights = torch.finfo(dtype).eps, [layer.weight for layer in (reference, fused)]
+    for weight in weights:
+        weight.square().sum().backward()
+    assert weights[1].dtype == dtype and torch.equal(buffers(reference), buffers(fused))
+    torch.testing.assert_close(*weights, rtol=4 * eps, atol=eps)
+    torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=16 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("kind", ["Linear", "Conv2d", "ConvTranspose2d"])
+def test_fused_inside_autocast_keeps_the_weights_precision(kind):
+    reference, fused, x = fused_pair(kind, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = [layer(x) for layer in (reference, fused)]
+        for output in outputs:
+            output.float().square().sum().backward()  # also the backward pass
+    assert outputs[1].dtype == torch.bfloat16 and torch.equal(buffers(reference), buffers(fused))
+    torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=1e-2, atol=1e-2)
+    pull = gaussian(*original(fused).shape, dtype=torch.float32)
+    found = []
+    for inside in (False, True):
+        weight = copy.deepcopy(fused).parametrizations.weight[0](original(fused))
+        with torch.autocast("cpu", torch.bfloat16, enabled=inside):
+            found.append(torch.autograd.grad(weight, original(fused), pull)[0])
+    assert torch.equal(*found)  # a backward pass inside autocast is computed in float32 as well
+
+
+def test_fused_layers_share_rounds_when_cached_and_keep_what_the_graph_holds():
+    reference, fused, x = fused_pair("Conv2d")
+    taken = fused.state_dict()["parametrizations.weight.0._u"]
+    for layer in (reference, fused):
+        with parametrize.cached():
+            loss = layer(x).mean() - layer(-x).square().mean()
+        (loss + layer(x).square().mean()).backward()  # the buffers have moved again since
+    torch.testing.assert_close(original(reference).grad, original(fused).grad, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(buffers(reference), buffers(fused), rtol=1e-13, atol=1e-13)
+    assert torch.equal(taken, fused.parametrizations.weight[0]._u)  # moved in place
+
+
+def test_a_deepcopy_of_a_fused_layer_is_independent():
+    _, fused, x = fused_pair("Linear")
+    fused(x).sum().backward()
+    twin = copy.deepcopy(fused)
+    original(twin).data += 1
+    twin(x)
+    assert not same_state(twin, fused) and isinstance(twin.parametrizations.weight[0], FusedSpectralNorm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fused_layer_compiles_as_a_whole(training):
+    reference, fused, x = fused_pair("Conv2d", torch.float32)
+    torch.compiler.reset()
+    compiled = torch.compile(fused.train(training), backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        y, z = reference.train(training)(x), compiled(x)
+        torch.testing.assert_close(y, z)
+    for output in (y, z):
+        output.square().sum().backward()
+    torch.testing.assert_close(original(reference).grad, original(fused).grad)
+    torch.testing.assert_close(buffers(reference), buffers(fused))
+
+
+def test_fused_layers_in_functional_call():
+    reference, fused, x = fused_pair("Linear")
+    other = {name: value.detach() + 0.1 for name, value in reference.named_parameters()}
+    results = [torch.func.functional_call(layer, other, (x,)) for layer in (reference, fused)]
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-13)
+    per_example = torch.func.vmap(lambda row: torch.func.functional_call(fused.eval(), other, (row,)))(x)
+    torch.testing.assert_close(per_example, torch.func.functional_call(fused, other, (x,)))
+
+
+def test_fuse_changes_the_courses_own_layers_and_nothing_else():
+    class Other(SpectralNorm):
+        pass
+
+    net = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4)))
+    spectral_norm(net[0])
+    spectral_norm_gain(net[1])
+    torch_spectral_norm(net[2])
+    parametrize.register_parametrization(net[3], "weight", Other(net[3].weight))
+    before = copy.deepcopy(net.state_dict())
+    assert fuse(net) is net and list(net.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [type(layer.parametrizations.weight[0]) is FusedSpectralNorm for layer in net] == [True, True, False, False]
+    vector = fuse(spectral_norm(nn.Linear(3, 4), "bias"))
+    torch.testing.assert_close(vector.bias.norm(), torch.ones(()))
 
 
 # ---- weight normalization without gain

@@ -564,3 +564,18 @@ def test_bad_kernels_padding_and_stride_are_named():
     with pytest.raises(ValueError, match="stride must be .* at least 1, got"):
         conv_norm(torch.ones(1, 1, 3, 3), (4, 4), stride=0)
     conv_norm(torch.ones(1, 1, 3, 3), (2, 2), padding=1)  # fits with its padding
+
+
+def test_reading_a_weight_leaves_frozen_parts_frozen():
+    layer = spectral_norm(nn.Linear(3, 2)).train()
+    layer.parametrizations.weight[0].eval()  # frozen by hand, while the layer trains
+    before = {name: module.training for name, module in layer.named_modules()}
+    used_weight(layer)
+    assert {name: module.training for name, module in layer.named_modules()} == before
+
+
+@pytest.mark.parametrize("old", [nn.utils.spectral_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_stale_weight_is_not_read(old):
+    with pytest.raises(ValueError, match=r"weight of Linear is computed by a hook from weight_(orig|g)"):
+        used_weight(old(nn.Linear(3, 2)))

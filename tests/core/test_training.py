@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers import TINY, images
@@ -193,6 +194,8 @@ def test_a_configuration_cannot_change():
         ({"method": "sn"}, "unknown method 'sn'; choose one of: none, .*spectral_norm"),
         ({"setting": "G"}, "unknown setting 'G'; choose one of: A, B, C, D, E, F"),
         ({"loss": "bce"}, "unknown loss 'bce'; choose one of: standard, hinge, wasserstein$"),
+        ({"decay": "no"}, "decay must be True or False, got 'no'"),
+        ({"setting": Setting(1e-3, 0.5, 0.9, 1.5)}, "n_dis must be a whole number, 1 or more, got 1.5"),
         ({"architecture": "vit"}, "unknown architecture 'vit'; choose one of: cnn, resnet"),
         ({"size": 17}, "4 to 7 times a power of two.*got 17"),
         ({"size": "16"}, "size must be a whole number, 1 or more, got '16'"),
@@ -722,3 +725,9 @@ def test_every_method_trains_with_the_authors_choices(method, architecture):
     run = train(config, images())
     assert run.step == 2 and torch.isfinite(run.curves).all()
     assert list(linear_layers(run.discriminator))[-1].bias is None
+
+
+def test_numpys_whole_numbers_are_as_good_as_pythons():
+    config = Config(width=np.int64(4), steps=np.int32(2), seed=np.int64(7))
+    assert config == Config(width=4, steps=2, seed=7) and type(config.seed) is int
+    json.dumps(dataclasses.asdict(config))

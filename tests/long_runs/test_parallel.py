@@ -14,6 +14,7 @@ from helpers import ROOT, assert_same, loopback_works
 from course_utils.long_runs import parallel
 from course_utils.long_runs.checkpoint import read_checkpoint
 from course_utils.long_runs.command_line import main
+from course_utils.long_runs.fast import fast_updates
 from course_utils.long_runs.folder import train_in_folder
 from course_utils.long_runs.parallel import SyncedBatchNorm
 from course_utils.records import load_record
@@ -35,9 +36,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def train_all(methods, images):
     """Train a few steps with each method and keep what this process holds at the end, in the working folder."""
     for name in methods:
-        config = Config(name, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
-        run = Run.start(config)
-        train(config, images, run=run, updates=parallel.Processes(run, PLAIN).updates)
+        method = name.removeprefix("fast ")
+        config = Config(method, Setting(1e-3, 0.5, 0.9, 2), width=4, d_z=6, batch_size=8, steps=3)
+        run, updates = Run.start(config), fast_updates(config, "float32") if method != name else PLAIN
+        train(config, images, run=run, updates=parallel.Processes(run, updates).updates)
         state = {
             **{f"G {name}": value for name, value in run.generator.state_dict().items()},
             **{f"D {name}": value for name, value in run.discriminator.state_dict().items()},
@@ -61,7 +63,7 @@ def stop_and_resume(images):
     train_in_folder(config, images, "parts", resume=True, progress=0)
 
 
-METHODS = ("spectral_norm", "orthonormal", "batch_norm", "weight_clipping", "wgan_gp")
+METHODS = ("spectral_norm", "fast spectral_norm", "orthonormal", "batch_norm", "weight_clipping", "wgan_gp")
 
 pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no distributed package"),
@@ -112,7 +114,7 @@ def test_all_processes_hold_the_same_numbers(method, states):
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "wgan_gp"])  # the penalty draws points of its own
 def test_two_halves_make_the_full_batch(method, states):
     one, two = states[f"{method}-1-0"], states[f"{method}-2-0"]
-    idle = without_effect(Config(method, width=4, d_z=6))
+    idle = without_effect(Config(method.removeprefix("fast "), width=4, d_z=6))
     compared = [name for name in one if name not in idle]
     assert len(compared) > 0.6 * len(one)
     for name in compared:

@@ -14,6 +14,7 @@ import torch
 from course_utils import training
 from course_utils.data import DATA_DIR, load_fashion_mnist
 from course_utils.long_runs import record_plan, sweep
+from course_utils.long_runs.benchmark import NETWORKS, VERSIONS
 from course_utils.long_runs.sweep import plan
 from course_utils.methods import METHODS
 from course_utils.metrics import features_of, frechet_distance
@@ -29,7 +30,15 @@ LONG = sorted(FOLDER.glob("*/*.npz"))  # as many as there are until now
 def test_the_folder_holds_the_whole_plan_and_stays_small():
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(PLAN)
     others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz" and path.is_file()}
-    assert others == {"judge.pt", "best_generator.pt", "benchmark_cpu.json", "PLAN.md", "COMMIT", "recurrent.json"}
+    assert others == {
+        "judge.pt",
+        "best_generator.pt",
+        "benchmark_cpu.json",
+        "benchmark_layers.json",
+        "PLAN.md",
+        "COMMIT",
+        "recurrent.json",
+    }
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
 
 
@@ -75,15 +84,15 @@ def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, mo
     monkeypatch.setattr(record_plan, "load_fashion_mnist", lambda size: data)
     folder, work = tmp_path / "records", tmp_path / "work"
     monkeypatch.setattr(sys, "argv", ["record_plan", str(folder), "--work", str(work)])
-    update, calls = training.update_generator, []
+    iteration, calls = training.iteration, []
 
     def stopped(*args):
         calls.append(1)
         if len(calls) == 7:
             signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return iteration(*args)
 
-    monkeypatch.setattr(training, "update_generator", stopped)
+    monkeypatch.setattr(training, "iteration", stopped)
     with pytest.raises(SystemExit) as stop:
         record_plan.main()
     assert stop.value.code == 130 and (work / "pictures-weight_norm-0" / "checkpoint.pt").exists()
@@ -154,9 +163,30 @@ def test_the_recorded_benchmark_compares_every_method():
     assert result["rounds"] >= 9 and {"torch", "device"} <= set(result["environment"])
 
 
+def test_the_recorded_versions_of_sn():
+    """What the fused layer was made for; counts are checked against a run of today in test_fast.py."""
+    result = json.loads((FOLDER / "benchmark_layers.json").read_text())
+    assert list(result["steps"]) == list(NETWORKS) and result["rounds"] >= 30
+    for name in ("dense 4608 -> 512", "MLP 1024-1024-1"):
+        assert result["steps"][name]["overhead_over_torchs"]["fused"] <= 0.5
+    for step in result["steps"].values():
+        assert set(step["time_over_none"]) == set(VERSIONS)
+        assert step["operations"]["fused"] < step["operations"]["torch's"] < step["operations"]["from scratch"]
+    for count in result["iterations"].values():
+        assert count["spectral_norm, bfloat16"] <= 1.5 * count["none, bfloat16"]
+        assert count["spectral_norm, one pass"] <= 1.5 * count["none"]
+
+
 def test_the_data_page_names_every_kind_of_file():
     text = (Path(DATA_DIR) / "README.md").read_text()
-    for name in ("best.npz", "best_generator.pt", "judge.pt", "benchmark_cpu.json", "METHOD-SETTING-SEED.npz"):
+    for name in (
+        "best.npz",
+        "best_generator.pt",
+        "judge.pt",
+        "benchmark_cpu.json",
+        "benchmark_layers.json",
+        "METHOD-SETTING-SEED.npz",
+    ):
         assert name in text
 
 
@@ -171,19 +201,19 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_run_it_was_in(tmp_path, monkey
     with pytest.raises(SystemExit):
         sweep.main()
     assert "the plan has no bets" in capsys.readouterr().err
-    update = training.update_generator
+    iteration = training.iteration
 
     def stopped(*args):
         signal.raise_signal(signal.SIGINT)
-        return update(*args)
+        return iteration(*args)
 
     monkeypatch.setattr(sys, "argv", [*command, "--only", "best"])
-    monkeypatch.setattr(training, "update_generator", stopped)
+    monkeypatch.setattr(training, "iteration", stopped)
     with pytest.raises(SystemExit) as stop:
         sweep.main()
     assert stop.value.code == 130 and (work / "best" / "checkpoint.pt").exists()
     assert [path.name for path in folder.iterdir()] == ["judge.pt"]
-    monkeypatch.setattr(training, "update_generator", update)
+    monkeypatch.setattr(training, "iteration", iteration)
     sweep.main()
     assert sorted(path.name for path in folder.iterdir()) == ["best.npz", "best_generator.pt", "judge.pt"]
     assert load_record(folder / "best.npz").about["steps_done"] == 3 and not list(work.iterdir())
