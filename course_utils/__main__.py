@@ -11,6 +11,7 @@ COMMANDS = {  # module with a main(arguments), and what it is for
     "recurrent": ("long_runs.recurrent_records", "make the record behind lecture 06 again"),
     "exercises": ("classroom.exercises", "generate the exercise notebooks from the lectures"),
     "slides": ("classroom.slides", "build the slide decks"),
+    "site": ("classroom.site", "build the website, with figures that move without a kernel"),
     "setup": ("classroom.setup_cell", "write the first lines of the lectures' setup cells"),
 }
 

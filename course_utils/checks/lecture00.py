@@ -5,7 +5,7 @@ import torch
 from course_utils.checks.core import compare, exercise, expect_choice
 
 
-@exercise("00-pixels", "from [-1, 1] to [0, 1]")
+@exercise("0.1", "From [-1, 1] to [0, 1]")
 def check_pixels(answer, rng):
     worst = 0.0
     for shape in [(5,), (2, 1, 4, 4), (3, 3, 2, 2)]:
@@ -48,7 +48,7 @@ def check_pixels(answer, rng):
     return worst
 
 
-@exercise("00-prediction", "before you run it")
+@exercise("0.2", "Predict, then run")
 def check_prediction(answer, rng):
     look = "Look at the comparison that follows, at the means over three seeds, and come back."
     return expect_choice(answer(), "abc", "b", {

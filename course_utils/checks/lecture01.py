@@ -89,7 +89,7 @@ def _right_in_the_middle(value, truth):
     return bool(off.any() and not off.all() and (truth[off].abs() > 8).all())
 
 
-@exercise("01-optimal", "the log-ratio of two Gaussians")
+@exercise("1.1", "The log-ratio of two Gaussians")
 def check_optimal(answer, rng):
     draws = []
     for shape in [(5,), (4, 3), (2, 3, 2), (3, 1)]:
@@ -186,7 +186,7 @@ def check_optimal(answer, rng):
     return max(worst, compare(value, truth, 1e-4, "f* far from both means"))
 
 
-@exercise("01-predict", "before you run it")
+@exercise("1.2", "Before you run it")
 def check_predict(answer, rng):
     return expect_choice(answer(), "abc", "b", {
         "b": "On fakes that D recognises, log(1 - D) lies against its ceiling 0, and the slope there has the factor D, "
@@ -198,7 +198,7 @@ def check_predict(answer, rng):
     })  # fmt: skip
 
 
-@exercise("01-sigma", "sigma by hand")
+@exercise("1.3", "Sigma by hand")
 def check_sigma(answer, rng):
     def turn(angle):
         return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -265,7 +265,7 @@ def check_sigma(answer, rng):
         raise
 
 
-@exercise("01-bug", "three mistakes")
+@exercise("1.4", "Three mistakes")
 def check_bug(answer, rng):
     draws = []
     for sizes in [(4, 4, 4, 4), (3, 6, 5, 1), (6, 2, 4, 3, 2), (5, 3)]:
@@ -306,7 +306,7 @@ def check_bug(answer, rng):
     return _compare_all(answer, draws, 1e-3, "The bound")
 
 
-@exercise("01-tight", "an exact bound, to order")
+@exercise("1.5", "An exact bound, to order")
 def check_tight(answer, rng):
     worst = 0.0
     for sizes in 3 * [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:  # luck with the signs runs out
@@ -366,7 +366,7 @@ def check_tight(answer, rng):
     return worst
 
 
-@exercise("01-residual", "a bound for residual networks")
+@exercise("1.6", "A bound for residual networks")
 def check_residual(answer, rng):
     worst = 0.0
     for sizes in [(4, 4, 4), (3, 5, 2, 4), (6, 6, 6, 6, 6), (4, 4)]:  # the last: one plain block, W_s = I

@@ -50,7 +50,7 @@ def wrong_pairs(W):
             yield from (torch.outer(U[:, 0], Vh[:, 0]), torch.outer(U[0], Vh[0]), torch.outer(U[0], Vh[:, 0]))
 
 
-@exercise("02-sigma-gradient", "the gradient of sigma")
+@exercise("2.1", "The gradient of sigma")
 def check_sigma_gradient(answer, rng):
     def case(W):
         U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
@@ -74,7 +74,7 @@ def check_sigma_gradient(answer, rng):
     return over(answer, ((matrix(shape, rng),) for shape in shapes), case, [(W,) for W in small_matrices(rng)])
 
 
-@exercise("02-direction", "a step in any direction")
+@exercise("2.2", "A step in any direction")
 def check_direction(answer, rng):
     def case(W, H):
         s, u, v = triplet(W)
@@ -143,7 +143,7 @@ def plain(triples):
     return ((code.replace("'", ""), value, message) for code, value, message in triples)
 
 
-@exercise("02-gradient", "equation (12) by hand")
+@exercise("2.3", "Equation (12) by hand")
 def check_gradient(answer, rng):
     def case(W, delta, h):
         n, d_out = delta.shape
@@ -214,7 +214,7 @@ def check_gradient(answer, rng):
     return over(answer, (batch(n, matrix(shape, rng)) for n, shape in shapes), case, small)
 
 
-@exercise("02-vanish", "stop the layer")
+@exercise("2.4", "Stop the layer")
 def check_vanish(answer, rng):
     worst = 0.0
     for d_out, d_in in [(3, 5), (4, 4), (5, 2), (1, 3)]:  # not square first: a wrong order shows in the shapes
@@ -255,7 +255,7 @@ def check_vanish(answer, rng):
     return worst
 
 
-@exercise("02-predict", "predict, then run")
+@exercise("2.5", "Predict, then run")
 def check_predict(answer, rng):
     word, factor = expect_tuple(answer(), 2, "Your prediction")
     expect_choice(word, ["grows", "shrinks", "stays", "varies"], "grows", {
@@ -340,7 +340,7 @@ def _start(layer, W, rng):
     return found
 
 
-@exercise("02-layer", "your own SN layer")
+@exercise("2.7", "Your own SN layer")
 def check_layer(answer, rng):
     worst = 0.0
     for dtype in (torch.get_default_dtype(), torch.float64, torch.float32):
@@ -481,7 +481,7 @@ def _gradient(value, parameter, W, C, u, v, new, s):
     })  # fmt: skip
 
 
-@exercise("02-bug", "find the bugs")
+@exercise("2.6", "Find the bugs")
 def check_bug(answer, rng):
     def case(W, u0):
         A, start = W.double(), u0.double()
@@ -550,7 +550,7 @@ def _parametrized(rng):
         yield layer, (5 * matrix((shape[0], shape[1:].numel()), rng)).reshape(shape)
 
 
-@exercise("02-restart", "another start")
+@exercise("2.9", "Another start")
 def check_restart(answer, rng):
     worst = 0.0
     for training in (True, False):
@@ -611,7 +611,7 @@ def _ceiling(a, rho, factor=1.0):
     return s
 
 
-@exercise("02-penalty", "where the penalty rests")
+@exercise("2.10", "Where the penalty rests")
 def check_penalty(answer, rng):
     worst = 0.0
     spectra = [
@@ -645,7 +645,7 @@ def check_penalty(answer, rng):
     return worst
 
 
-@exercise("02-backward", "the backward pass by hand")
+@exercise("2.8", "The backward pass by hand")
 def check_backward(answer, rng):
     function, worst = answer.wrapped, 0.0
     if not (isinstance(function, type) and issubclass(function, torch.autograd.Function)):

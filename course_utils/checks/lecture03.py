@@ -23,7 +23,7 @@ def _unit(x):
     return x / x.norm()
 
 
-@exercise("03-power", "power iteration")
+@exercise("3.1", "Power iteration from the equations")
 def check_power(answer, rng):
     """n rounds of (18)-(19) against powers of W W^T in double precision, from the same start."""
     worst = 0.0
@@ -135,7 +135,7 @@ def distance_to(value, vector):
     return float((value.detach().double() - vector).norm())
 
 
-@exercise("03-rounds", "how many rounds")
+@exercise("3.2", "How many rounds?")
 def check_rounds(answer, rng):
     """Closed form on matrices with a chosen ratio, away from the whole numbers where rounding decides."""
     done = 0
@@ -186,7 +186,7 @@ def check_rounds(answer, rng):
         raise Wrong("value", f"For r = {ratio:.3f} and eps = {eps:.1e} the answer is {truth}; you return {k:.0f}.")
 
 
-@exercise("03-forward", "three bugs")
+@exercise("3.3", "Three bugs")
 def check_forward(answer, rng):
     """Values, modes and gradient of one forward pass, against formulas written out with u and v fixed."""
 
@@ -275,7 +275,7 @@ def check_forward(answer, rng):
     return over(answer, cases, case, [(W, u, training) for W in small_matrices(rng) for training in (True, False)])
 
 
-@exercise("03-order", "who is fastest")
+@exercise("3.4", "Who is fastest?")
 def check_order(answer, rng):
     """The order, from the exact error after many rounds of each spectrum."""
     table = {"a": [100, 90, 1, 1], "b": [40, 20, 20, 20], "c": [5, 4, 3, 2], "d": [1, 1, 0.3, 0.1]}
@@ -341,7 +341,7 @@ def _deflated_by_one(S, k):
     return torch.stack(found)
 
 
-@exercise("03-topk", "the k largest")
+@exercise("3.5", "The k largest")
 def check_topk(answer, rng):
     """Subspace iteration or deflation against the chosen singular values."""
     worst = 0.0
@@ -431,7 +431,7 @@ def _conv_mistakes(K, start, stride, padding, n):
             yield from ((code, float(end)) for end in ends)
 
 
-@exercise("03-conv", "norm without a matrix")
+@exercise("3.6", "Norm without a matrix")
 def check_conv(answer, rng):
     """Power iteration through the convolution against the SVD of its dense matrix."""
     worst = 0.0
@@ -489,7 +489,7 @@ def check_conv(answer, rng):
     return worst
 
 
-@exercise("03-worst", "the steepest kernel")
+@exercise("3.7", "The steepest kernel")
 def check_worst(answer, rng):
     """sigma of the reshaped kernel by SVD, and the norm by FFT on large images."""
     worst = 0.0

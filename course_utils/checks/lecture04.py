@@ -22,7 +22,7 @@ def matrix_of(W):
     return W.reshape(W.shape[0], -1).double()
 
 
-@exercise("04-rank", "stable rank from the entries and sigma")
+@exercise("4.1", "Stable rank without a decomposition")
 def check_rank(answer, rng):
     worst = 0.0
     for shape, small in [((5, 5), 1), ((4, 9), 0.02), ((9, 4), 1), ((6, 3, 3, 3), 0.02), ((4, 8, 4, 4), 1)]:
@@ -94,7 +94,7 @@ def weight(shape, size, rng):
     return torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * size
 
 
-@exercise("04-constraint", "weight normalization and its constraint (13)")
+@exercise("4.2", "The constraint (13)")
 def check_constraint(answer, rng):
     def case(W):
         value = expect_tuple(answer(W), 2, "What the function returns")
@@ -164,7 +164,7 @@ def check_constraint(answer, rng):
     return over(answer, cases, case, [*[(W,) for W in small_matrices(rng)], (tidy((2, 1, 2, 2), rng),)])
 
 
-@exercise("04-strongest", "the strongest layer under weight normalization")
+@exercise("4.3", "The strongest layer under WN")
 def check_strongest(answer, rng):
     worst = 0.0
     for d_in, d_out in [(6, 6), (9, 4), (4, 9), (5, 1), (1, 5)]:
@@ -201,7 +201,7 @@ def check_strongest(answer, rng):
     return worst
 
 
-@exercise("04-predict", "where do the singular values end?")
+@exercise("4.5", "Before you run it")
 def check_predict(answer, rng):
     return expect_choice(answer(), "abcd", "b", {
         "b": "Under WN every row chooses on its own, and all choose the direction with the most energy; under SN each "
@@ -212,7 +212,7 @@ def check_predict(answer, rng):
     })  # fmt: skip
 
 
-@exercise("04-clip", "singular-value clipping")
+@exercise("4.6", "Singular-value clipping")
 def check_clip(answer, rng):
     def case(W, bound):
         U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
@@ -280,7 +280,7 @@ def check_clip(answer, rng):
     return over(answer, cases(), case, small)
 
 
-@exercise("04-bug", "weight normalization of a convolution, mended")
+@exercise("4.4", "Find the bug")
 def check_bug(answer, rng):
     def case(W):
         hints = {

@@ -21,7 +21,7 @@ def _low(t):
     return torch.minimum(t, torch.zeros_like(t))
 
 
-@exercise("05-hinge", "the hinge's two values")
+@exercise("5.1", "The hinge")
 def check_hinge(answer, rng):
     worst = 0.0
     for n_real, n_fake in [(5, 9), (6, 6), (1, 4)]:  # not of one size first: a mean over both shows
@@ -134,7 +134,7 @@ class _Score(nn.Module):
         return (0.5 * self.a * x.square().flatten(1).sum(1) + (x * self.w).flatten(1).sum(1))[:, None]
 
 
-@exercise("05-penalty", "the gradient penalty")
+@exercise("5.2", "Four mistakes in four lines")
 def check_penalty(answer, rng):
     worst = 0.0
     for shape in [(3, 3, 3, 3), (5, 1, 4, 4), (2, 3, 2, 5), (1, 1, 2, 2)]:
@@ -301,7 +301,7 @@ LOOP_HINTS = {
 }
 
 
-@exercise("05-loop", "one iteration of the game")
+@exercise("5.3", "One iteration, from the table")
 def check_loop(answer, rng):
     worst, rounds = 0.0, 2
     for n_dis in (2, 1, 3):
@@ -385,7 +385,7 @@ def _trace_of_root(c1, c2):
     return _root(r1 @ c2 @ r1).trace()
 
 
-@exercise("05-frechet", "the Fréchet distance")
+@exercise("5.4", "The Fréchet distance")
 def check_frechet(answer, rng):
     worst = 0.0
     for n, m, d in [(40, 40, 3), (60, 35, 5), (30, 50, 2)]:
@@ -560,7 +560,7 @@ def _special_runs(rng):
         )
 
 
-@exercise("05-diagnose", "what is wrong with this run?", inplace_ok=True)  # NaN in the curves is no change of theirs
+@exercise("5.5", "What is wrong with this run?", inplace_ok=True)  # NaN in the curves is no change of theirs
 def check_diagnose(answer, rng):
     for kind, *curves, why in _special_runs(rng):
         expect_choice(answer(*curves), CONDITIONS, kind, why)
@@ -693,7 +693,7 @@ def _judge_claim(claim, kinds):
     raise Wrong("vague", "By how much? Name a size in digits (10 percent, 1.5 times, a distance of 20): from which difference on would you believe it? The value of an entry, a year or a number of updates is none.")  # fmt: skip
 
 
-@exercise("05-project", "an experiment of your own", limit=10.0)
+@exercise("5.6", "An experiment of your own", limit=10.0)
 def check_project(answer, rng):
     plan, claim = expect_tuple(answer(), 2, "The result")
     runs = expect_tuple(plan, len(plan), "The plan") if isinstance(plan, (list, tuple)) else (plan,)

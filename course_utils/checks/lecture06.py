@@ -16,7 +16,7 @@ def _product(factors, n):
     return product
 
 
-@exercise("06-product", "the product")
+@exercise("6.1", "The product")
 def check_product(answer, rng):
     """Against autograd's Jacobian of a loop, for several lengths."""
     worst = 0.0
@@ -57,7 +57,7 @@ def check_product(answer, rng):
     return worst
 
 
-@exercise("06-certain", "how soon is it certain")
+@exercise("6.2", "How soon is it certain?")
 def check_certain(answer, rng):
     """Closed form, away from whole numbers and from slope * sigma = 1; then the cases that never end."""
     done = 0
@@ -115,7 +115,7 @@ def check_certain(answer, rng):
             )
 
 
-@exercise("06-bomb", "the quiet bomb")
+@exercise("6.3", "The quiet bomb")
 def check_bomb(answer, rng):
     """Trace, determinant, fixed point, distance from the kink, and the growth of autograd's Jacobian."""
     worst = 0.0
@@ -177,7 +177,7 @@ LSTM_BUGS = {
 }
 
 
-@exercise("06-lstm", "three bugs in a cell")
+@exercise("6.4", "Three bugs in a cell")
 def check_lstm(answer, rng):
     """Against torch.nn.LSTMCell in double precision; each bug that is left, alone or with others, is named."""
     worst = 0.0
@@ -220,7 +220,7 @@ def check_lstm(answer, rng):
     return worst
 
 
-@exercise("06-bias", "a bias for T steps")
+@exercise("6.5", "A bias for T steps")
 def check_bias(answer, rng):
     """The closed form, without cancellation, up to T = 10^6."""
     worst = 0.0
@@ -249,7 +249,7 @@ def check_bias(answer, rng):
     return max(worst, abs(big / truth - 1))
 
 
-@exercise("06-implicit", "through the fixed point")
+@exercise("6.6", "Through the fixed point")
 def check_implicit(answer, rng):
     """Against autograd through many rounds of the iteration."""
     worst = 0.0

@@ -29,6 +29,7 @@ generated from the lecture and written anew when that changes: do not edit it, b
 {rows}
 | together | | {total} |"""
 ROW = re.compile(r"^### Exercise (.+?) · ([●○]{3}) · (\d+) min ·", re.MULTILINE)
+HEADING = re.compile(r"^### Exercise (\d+\.\d+): ", re.MULTILINE)
 HEAVY = (
     "*This takes long to compute: below is what is stored in [the lecture](../{name}#cell-id={id}){controls}.*{shows}"
 )
@@ -49,6 +50,28 @@ LANGUAGE_INFO = {
 def lectures():
     """Paths of the lecture notebooks, in order."""
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def numbered(nb):
+    """``nb``, a lecture, with the ids and nbgrader's metadata of its exercises as their printed numbers say.
+
+    After a heading "### Exercise 3.2: ..." the cell with the solution is called solve-3-2, the one with ``check("3.2", ...)``
+    check-3-2, the heading's own ex-3-2. Nobody has to write that by hand; points that are there are kept, 2 are given else.
+    """
+    number = ""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            if found := HEADING.search(cell.source):
+                number = found[1]
+                cell.id = f"ex-{number.replace('.', '-')}"
+            continue
+        solution, grade = "### BEGIN SOLUTION" in cell.source, cell.source.startswith(f'check("{number}"')
+        if number and (solution or grade):
+            cell.id = f"{'solve' if solution else 'check'}-{number.replace('.', '-')}"
+            points = {"points": cell.metadata.get("nbgrader", {}).get("points", 2)} if grade else {}
+            roles = {"grade": grade, "locked": grade, "solution": solution, "task": False, "schema_version": 3}
+            cell.metadata["nbgrader"] = nbformat.from_dict({"grade_id": cell.id, **roles, **points})
+    return nb
 
 
 def exercise_notebook(lecture):
@@ -135,7 +158,8 @@ def worked_in(path, generated):
 def main(arguments):
     """Write the exercise notebooks, or with ``--check`` list those that differ; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m course_utils exercises", description="Generate the exercise notebooks from the lectures."
+        prog="python -m course_utils exercises",
+        description="Generate the exercise notebooks from the lectures, whose exercises get the ids of their numbers.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; list the notebooks that differ")
     parser.add_argument("--force", action="store_true", help="write anew what somebody has worked in, too")
@@ -143,6 +167,16 @@ def main(arguments):
     folder, status = NOTEBOOKS / "exercises", 0
     try:
         for lecture in lectures():
+            before = lecture.read_text(encoding="utf-8")
+            after = nbformat.writes(numbered(nbformat.reads(before, as_version=4))) + "\n"
+            if after != before and options.check:
+                status = 1
+                print(
+                    f"{lecture.name}: ids of its exercises differ from their numbers: run python -m course_utils exercises"
+                )
+            elif after != before:
+                lecture.write_text(after, encoding="utf-8", newline="\n")
+                print("numbered", lecture.name)
             path, generated = folder / lecture.name, exercise_notebook(lecture)
             text = nbformat.writes(generated) + "\n"
             if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:

@@ -5,7 +5,7 @@ import torch
 from harness import Case, test_exercise  # noqa: F401
 from torch.distributions import Normal
 
-# ---------------------------------------------------------------- 01-optimal
+# ---------------------------------------------------------------- 1.1
 
 
 def by_distributions(x, mean_q, std_q, mean_p, std_p):
@@ -104,7 +104,7 @@ def slope_of_f(x, *args):
     return torch.autograd.grad(by_distributions(x, *args).sum(), x)[0]
 
 
-# ---------------------------------------------------------------- 01-sigma
+# ---------------------------------------------------------------- 1.3
 
 
 def by_eigenvalues(W):
@@ -165,7 +165,7 @@ def not_unit(W):
     return (W @ h).norm(dim=0).max()
 
 
-# ---------------------------------------------------------------- 01-bug and 01-residual
+# ---------------------------------------------------------------- 1.4 and 1.6
 
 
 def sigma(W):
@@ -223,7 +223,7 @@ def residual_recursive(blocks):
     return residual_recursive(blocks[:-1]) * (s + a * b)
 
 
-# ---------------------------------------------------------------- 01-tight
+# ---------------------------------------------------------------- 1.5
 
 
 def outer_basis(sizes, sigmas):  # only entry (0, 0) is not zero
@@ -311,7 +311,7 @@ def in_numpy(sizes, sigmas):
 
 
 CASES = [
-    Case("01-optimal", right=[by_distributions, in_double, as_polynomial, in_loops],
+    Case("1.1", right=[by_distributions, in_double, as_polynomial, in_loops],
          wrong={"sign": lambda *a: -by_distributions(*a), "sigmoid": lambda *a: by_distributions(*a).sigmoid(),
                 "ratio": lambda *a: by_distributions(*a).exp(), "underflow": [log_of_densities, log_of_densities_eps],
                 "epsilon": [with_epsilon(1e-12), with_epsilon(1e-8), with_epsilon(1e-4), epsilon_below], "through-d": [logit_of_d, logs_of_d],
@@ -323,9 +323,9 @@ CASES = [
                 "two-pi": plus(lambda q, p: -math.log(2 * math.pi)), "two-pi-half": plus(lambda q, p: -math.log(2 * math.pi) / 2),
                 "two-pi-plus": plus(lambda q, p: math.log(2 * math.pi)), "two-pi-plus-half": plus(lambda q, p: math.log(2 * math.pi) / 2), "shape": [lambda *a: by_distributions(*a)[None], lambda *a: by_distributions(*a).squeeze()],
                 "value": [plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
-    Case("01-predict", right=[lambda: "b", lambda: " B "],
+    Case("1.2", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
-    Case("01-sigma", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1), three_digits, cut_off, in_steps_of(5), in_steps_of(1)],
+    Case("1.3", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1), three_digits, cut_off, in_steps_of(5), in_steps_of(1)],
 
          wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": [lambda W: torch.linalg.eigvals(W).abs().max(), formula_on],
                 "smallest": lambda W: scanned(W, pick=torch.min), "quadrant": lambda W: scanned(W, 0, math.pi / 2),
@@ -335,7 +335,7 @@ CASES = [
                 "coarse": [in_steps_of(10), in_steps_of(15)], "angle": [angle_of, lambda W: angle_of(W, 180 / math.pi)],
                 "elementwise": lambda W: formula_on(W.T * W).sqrt(), "det": [torch.det, lambda W: W.det().abs()], "above": not_unit,
                 "value": [lambda W: 3 * torch.rand(()), lambda W: 2.0, from_first_axis, at_least_one], "shape": torch.linalg.svdvals}),
-    Case("01-bug", right=[bound_in_double, bound_step_by_step, bound_numpy],
+    Case("1.4", right=[bound_in_double, bound_step_by_step, bound_numpy],
          wrong={"untouched": colleague, "frobenius": lambda w, s: prod(W.norm() for W in w) * s ** (len(w) - 1),
                 "activation": lambda w, s: prod(map(sigma, w)), "sum": lambda w, s: sum(map(sigma, w)) * s ** (len(w) - 1),
                 "frobenius-activation": lambda w, s: prod(W.norm() for W in w), "sum-activation": lambda w, s: sum(map(sigma, w)),
@@ -351,7 +351,7 @@ CASES = [
                 "only-above-1": lambda w, s: prod(map(sigma, w)) * max(s, 1) ** (len(w) - 1), "first-only": lambda w, s: sigma(w[0]),
                 "value": lambda w, s: 100 * torch.rand(()),
                 "none": lambda w, s: None, "inplace": lambda w, s: prod(s * sigma(w.pop()) for _ in range(len(w))) / s}),
-    Case("01-tight", right=[in_numpy, outer_basis, positive_random, full_rank, negative_last],
+    Case("1.5", right=[in_numpy, outer_basis, positive_random, full_rank, negative_last],
          wrong={"loose": random_scaled, "frobenius": frobenius_scaled, "transposed": transposed, "dtype": integer_weights,
                 "kink": lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0], torch.zeros(sizes[0])),
                 "unit": lambda sizes, sigmas: (ones(sizes, lambda i, a, b: (a * b) ** -0.5), torch.ones(sizes[0])),
@@ -362,7 +362,7 @@ CASES = [
                           lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0][:2], torch.ones(sizes[0]))],
                 "pair": [lambda sizes, sigmas: outer_basis(sizes, sigmas)[0], lambda sizes, sigmas: (*outer_basis(sizes, sigmas)[0], torch.ones(sizes[0]))],
                 "type": lambda sizes, sigmas: torch.ones(3)}),
-    Case("01-residual", right=[residual_in_double, residual_recursive,
+    Case("1.6", right=[residual_in_double, residual_recursive,
                                lambda blocks: np.prod([np.linalg.norm(s, 2) + np.linalg.norm(a, 2) * np.linalg.norm(b, 2) for s, a, b in blocks])],
          wrong={"product": lambda B: prod(sigma(s) * sigma(a) * sigma(b) for s, a, b in B), "no-shortcut": lambda B: prod(sigma(a) * sigma(b) for s, a, b in B),
                 "identity": lambda B: prod(1 + sigma(a) * sigma(b) for s, a, b in B),

@@ -733,7 +733,7 @@ def uv_exact(W):
 
 CASES = [
     Case(
-        "02-sigma-gradient",
+        "2.1",
         right=[gradient_by_eigenvectors, gradient_in_double_other_sign, gradient_by_loops, lambda W: uv(W).numpy()],
         wrong={
             "transposed": lambda W: uv(W).T,
@@ -753,7 +753,7 @@ CASES = [
         },
     ),
     Case(
-        "02-direction",
+        "2.2",
         right=[direction_by_jvp, direction_by_quotient_rule, direction_by_sum],
         wrong={
             "ignored": direction(lambda W, H, s, uv, N, c: H / s),
@@ -784,7 +784,7 @@ CASES = [
         },
     ),
     Case(
-        "02-gradient",
+        "2.3",
         right=[gradient_by_autograd, gradient_by_einsum, gradient_example_by_example],
         wrong={
             "sum": gradient(lambda E, lam, uv, s, N, n: n * (E - lam * uv) / s),
@@ -815,7 +815,7 @@ CASES = [
         },
     ),
     Case(
-        "02-vanish",
+        "2.4",
         right=[vanish_with_weights, vanish_large_batch, vanish_any_other_vector, vanish_as_list],
         wrong={
             "order": [vanish_order, vanish_swapped],
@@ -831,7 +831,7 @@ CASES = [
         },
     ),
     Case(
-        "02-predict",
+        "2.5",
         right=[
             lambda: ("grows", 100),
             lambda: ["Grows", 100.0],
@@ -851,7 +851,7 @@ CASES = [
         },
     ),
     Case(
-        "02-layer",
+        "2.7",
         right=[Layer, TorchOrder, ByHand, Bilinear],
         wrong={
             "parameter": AsParameters,
@@ -886,7 +886,7 @@ CASES = [
         },
     ),
     Case(
-        "02-bug",
+        "2.6",
         right=[update_with_module, update_by_norm],
         wrong={
             "swapped": [update_original, update_original_divided],
@@ -910,7 +910,7 @@ CASES = [
         },
     ),
     Case(
-        "02-restart",
+        "2.9",
         right=[
             restarted(fill_stored, rounds=40),
             restarted(fill_assigned),
@@ -936,7 +936,7 @@ CASES = [
         },
     ),
     Case(
-        "02-penalty",
+        "2.10",
         right=[
             rest_from_all_down_tensor,
             rest_by_largest_ceiling,
@@ -958,7 +958,7 @@ CASES = [
         },
     ),
     Case(
-        "02-backward",
+        "2.8",
         right=[
             Division,
             SavesTheWeight,
@@ -995,9 +995,9 @@ CASES = [
 
 def test_a_wrong_matrix_is_shown_on_a_small_one():
     for id, answer, inputs in (
-        ("02-direction", lambda W, H: (H @ H.T @ H) / 3, ("W = ", "H = ")),
-        ("02-gradient", lambda W, delta, h: W.exp(), ("W = ", "delta = ", "h = ")),
-        ("02-sigma-gradient", lambda W: torch.zeros_like(W), ("W = [[2, 0], [0, 1]]", "expected [[1, 0], [0, 0]]")),
+        ("2.2", lambda W, H: (H @ H.T @ H) / 3, ("W = ", "H = ")),
+        ("2.3", lambda W, delta, h: W.exp(), ("W = ", "delta = ", "h = ")),
+        ("2.1", lambda W: torch.zeros_like(W), ("W = [[2, 0], [0, 1]]", "expected [[1, 0], [0, 0]]")),
     ):
         line = core.run(id, answer, 0).line
         assert "The smallest failing case" in line and all(words in line for words in inputs), line

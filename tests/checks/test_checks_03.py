@@ -6,7 +6,7 @@ from harness import Case, test_exercise  # noqa: F401
 from torch.nn import functional as F
 
 
-# ---------------------------------------------------------------- 03-power
+# ---------------------------------------------------------------- 3.1
 def power_functional(W, u, n):
     for _ in range(n):
         v = F.normalize(torch.mv(W.t(), u), dim=0)
@@ -90,7 +90,7 @@ def power_start(W, u, n):
     return sigma, u / u.norm(), v
 
 
-# ---------------------------------------------------------------- 03-rounds
+# ---------------------------------------------------------------- 3.2
 def rounds_loop(W, eps):
     s = torch.linalg.svdvals(W)
     r, k = float(s[1] / s[0]), 0
@@ -118,7 +118,7 @@ def rounds_with(power, rounding=math.ceil, invert=False):
     return answer
 
 
-# ---------------------------------------------------------------- 03-forward
+# ---------------------------------------------------------------- 3.3
 def power_stops_early(W, u, n):
     sigma = 0.0
     for _ in range(n):
@@ -231,7 +231,7 @@ def forward_exact(W, u, training):
     return W / torch.linalg.matrix_norm(W, ord=2), forward_detach(W, u, training)[1]
 
 
-# ---------------------------------------------------------------- 03-topk
+# ---------------------------------------------------------------- 3.5
 def topk_gram(W, V, n):
     G = W.T @ W
     for _ in range(n):
@@ -336,7 +336,7 @@ def topk_inplace(W, V, n):
     return (W @ V).norm(dim=0)
 
 
-# ---------------------------------------------------------------- 03-conv
+# ---------------------------------------------------------------- 3.6
 def conv_vjp(K, x, stride, padding, n):
     x = x / x.norm()
     for _ in range(n):
@@ -410,7 +410,7 @@ def conv_no_rounds(K, x, stride, padding, n):
     return F.conv2d(x, K, stride=stride, padding=padding).norm() / x.norm()
 
 
-# ---------------------------------------------------------------- 03-worst
+# ---------------------------------------------------------------- 3.7
 def conv_top_of_the_loop(K, x, stride, padding, n):
     for _ in range(n):
         x = x / x.norm()
@@ -473,7 +473,7 @@ def topk_basis(W, V, n):
 
 CASES = [
     Case(
-        "03-power",
+        "3.1",
         right=[power_functional, power_numpy, power_recursive, power_negative],
         wrong={
             "length": variant(norm=False),
@@ -499,7 +499,7 @@ CASES = [
         },
     ),
     Case(
-        "03-rounds",
+        "3.2",
         right=[rounds_loop, rounds_tensor, rounds_eigen],
         wrong={
             "vector": rounds_with(2),
@@ -513,7 +513,7 @@ CASES = [
         },
     ),
     Case(
-        "03-forward",
+        "3.3",
         right=[forward_detach, forward_data, forward_sum],
         wrong={
             "length": [forward_buggy, forward_unnormalized],
@@ -534,7 +534,7 @@ CASES = [
         },
     ),
     Case(
-        "03-order",
+        "3.4",
         right=[lambda: "dbca", lambda: ["d", "b", "c", "a"], lambda: "D, B, C, A", lambda: ("d", "b", "c", "a")],
         wrong={
             "reversed": lambda: "acbd",
@@ -548,7 +548,7 @@ CASES = [
         },
     ),
     Case(
-        "03-topk",
+        "3.5",
         right=[
             topk_gram,
             topk_diag_r,
@@ -575,7 +575,7 @@ CASES = [
         },
     ),
     Case(
-        "03-conv",
+        "3.6",
         right=[conv_vjp, conv_autograd, conv_input],
         wrong={
             "reshaped": conv_reshaped,
@@ -606,7 +606,7 @@ CASES = [
         },
     ),
     Case(
-        "03-worst",
+        "3.7",
         right=[worst_checkerboard, worst_first_channel, worst_svd, worst_diagonal],
         wrong={
             "delta": worst_delta,

@@ -6,7 +6,7 @@ from harness import Case, test_exercise  # noqa: F401
 from torch.nn import functional as F
 
 
-# 04-rank
+# 4.1
 def rank_by_loop(W, sigma):
     return sum(float(x) ** 2 for x in W.flatten()) / float(sigma) ** 2
 
@@ -21,7 +21,7 @@ def rank_by_trace(W, sigma):
     return torch.trace(M @ M.T)
 
 
-# 04-constraint
+# 4.2
 def normalize_rows_by_loop(W):
     rows = torch.stack([row / torch.sqrt((row * row).sum()) for row in W])
     return rows, W.shape[0]
@@ -57,7 +57,7 @@ def in_place(W):
     return W, float(len(W))
 
 
-# 04-strongest
+# 4.3
 def strongest_signs(h, d_out):
     signs = torch.tensor([(-1.0) ** i for i in range(d_out)])
     return torch.outer(signs, F.normalize(h, dim=0))
@@ -71,7 +71,7 @@ def strongest_rows(h, d_out):
     return torch.stack([h / h.square().sum().sqrt() for _ in range(d_out)])
 
 
-# 04-clip
+# 4.6
 def clip_by_diag(W, bound):
     U, S, V = torch.svd(W)
     return U @ torch.diag(torch.minimum(S, torch.tensor(bound, dtype=S.dtype))) @ V.T
@@ -102,7 +102,7 @@ def clip_by_eigenvectors(W, bound):
     return (W @ V / S * S.clamp(max=bound)) @ V.T
 
 
-# 04-bug
+# 4.4
 def mended(dims, root=True):
     return lambda weight: constraint(lambda W: dims, root)(weight)[0]
 
@@ -119,7 +119,7 @@ def mended_by_einsum(weight):
 
 CASES = [
     Case(
-        "04-rank",
+        "4.1",
         right=[rank_by_loop, rank_by_svd, rank_by_trace],
         wrong={
             "sigma": lambda W, sigma: W.square().sum() / sigma,
@@ -145,7 +145,7 @@ CASES = [
         },
     ),
     Case(
-        "04-constraint",
+        "4.2",
         right=[normalize_rows_by_loop, normalize_rows_by_f, normalize_rows_in_numpy],
         wrong={
             "columns": constraint(lambda W: (0, *range(2, W.ndim))),
@@ -177,7 +177,7 @@ CASES = [
         },
     ),
     Case(
-        "04-strongest",
+        "4.3",
         right=[strongest_signs, strongest_repeat, strongest_rows],
         wrong={
             "length": lambda h, d_out: torch.outer(torch.ones(d_out), h),
@@ -199,7 +199,7 @@ CASES = [
         },
     ),
     Case(
-        "04-predict",
+        "4.5",
         right=[lambda: "b", lambda: " B "],
         wrong={
             "choice-a": lambda: "a",
@@ -210,7 +210,7 @@ CASES = [
         },
     ),
     Case(
-        "04-clip",
+        "4.6",
         right=[clip_by_diag, clip_by_loop, clip_by_difference],
         wrong={
             "rescaled": lambda W, bound: W * bound / torch.linalg.matrix_norm(W, ord=2),
@@ -232,7 +232,7 @@ CASES = [
         },
     ),
     Case(
-        "04-bug",
+        "4.4",
         right=[mended_by_view, mended_by_einsum, mended((1, 2, 3))],
         wrong={
             "unchanged": lambda weight: weight / weight.square().sum(dim=(2, 3), keepdim=True),

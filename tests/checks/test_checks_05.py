@@ -16,7 +16,7 @@ from course_utils.metrics import features_of, matrix_sqrt
 from course_utils.models import SmallClassifier
 from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
 
-# ---- 05-hinge
+# ---- 5.1
 
 
 def hinge_by_losses(real, fake):
@@ -112,7 +112,7 @@ def hinge_g_standard(real, fake):
     return -hinge_loss(real, fake), F.softplus(-fake).mean()
 
 
-# ---- 05-penalty
+# ---- 5.2
 
 
 def penalty_vectorised(f, real, fake, t):
@@ -243,7 +243,7 @@ def penalty_by_backward(f, real, fake, t):
     return (x.grad.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-# ---- 05-loop
+# ---- 5.3
 
 
 def loop_no_grad(G, D, adam_g, adam_d, draw_real, draw_noise, n_dis):
@@ -333,7 +333,7 @@ def loop_with(mistake):
     return one_iteration
 
 
-# ---- 05-frechet
+# ---- 5.4
 
 
 def frechet_by_eigenvalues(x, y):
@@ -391,7 +391,7 @@ def frechet_with(mistake):
     return frechet
 
 
-# ---- 05-diagnose
+# ---- 5.5
 
 
 def diagnose_by_mean(real_score, fake_score, spread):
@@ -494,7 +494,7 @@ def diagnose_other_word(real_score, fake_score, spread):
     return "overfitting"
 
 
-# ---- 05-project
+# ---- 5.6
 
 CLAIM = "Without normalization the Frechet distance is at least 1.5 times that of SN."
 
@@ -571,9 +571,9 @@ def handed_in(plan_and_claim):
 
 def test_the_check_says_which_entries_differ():
     plan = varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16])
-    line = core.run("05-project", lambda: (plan, "Hinge is 10 percent better than standard")).line
+    line = core.run("5.6", lambda: (plan, "Hinge is 10 percent better than standard")).line
     assert "differ in width and loss: which of the two" in line
-    line = core.run("05-project", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
+    line = core.run("5.6", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
     assert line.endswith("right. What differs, one entry at a time: loss.")
 
 
@@ -610,7 +610,7 @@ def test_recorded_runs_end_clearly_on_their_side():
 
 CASES = [
     Case(
-        "05-hinge",
+        "5.1",
         right=[hinge_by_losses, hinge_by_loops, hinge_in_double],
         wrong={
             "sign": hinge_loss_not_value, "sum": hinge_sums, "max": hinge_max, "margin": hinge_no_margin,
@@ -622,7 +622,7 @@ CASES = [
         },
     ),
     Case(
-        "05-penalty",
+        "5.2",
         right=[penalty_vectorised, penalty_by_loop],
         wrong={
             "at-real": penalty_at_real, "at-fake": penalty_at_fake, "swapped": penalty_swapped, "one-t": penalty_one_t,
@@ -633,7 +633,7 @@ CASES = [
         },
     ),
     Case(
-        "05-loop",
+        "5.3",
         right=[loop_no_grad, loop_frozen],
         wrong={
             "d-steps": [loop_with("once"), loop_with("both-step")], "g-steps": loop_with("g-inside"),
@@ -646,7 +646,7 @@ CASES = [
         },
     ),
     Case(
-        "05-frechet",
+        "5.4",
         right=[frechet_by_eigenvalues, frechet_by_cholesky],
         wrong={code: frechet_with(code) for code in (
             "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose", "type",
@@ -654,7 +654,7 @@ CASES = [
         )},
     ),
     Case(
-        "05-diagnose",
+        "5.5",
         right=[diagnose_by_mean, diagnose_by_median, diagnose_strict],
         wrong={
             "choice-healthy": [
@@ -669,7 +669,7 @@ CASES = [
         },
     ),
     Case(
-        "05-project",
+        "5.6",
         right=[lambda: (plan(), CLAIM), project_settings, *map(handed_in, CLAIMS), lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
         wrong={
             "type": lambda: plan()[0], "config": lambda: (["spectral_norm", "none"], CLAIM), "alone": lambda: (plan()[:1], CLAIM),

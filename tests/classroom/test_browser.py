@@ -6,6 +6,7 @@ The notebooks run in a copy of the course, with settings of their own, so nothin
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -85,7 +86,9 @@ class Lab:
         self.url = f"http://127.0.0.1:{self.port}"
         places = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
         places |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
-        command = [sys.executable, "-m", "jupyterlab", f"notebooks/{LECTURES[0].name}", "--no-browser", "--allow-root"]
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")  # as its first command says
+        words = re.search(r"-m jupyterlab (.*)", readme)[1].split()
+        command = [sys.executable, "-m", "jupyterlab", *words, "--no-browser", "--allow-root"]
         command += ["--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--LabApp.news_url=None"]
         threads = str(max(1, (os.cpu_count() or 2) // 2))  # two notebooks run side by side
         environment = {**os.environ, **places, "COURSE_STRICT": "0", "OMP_NUM_THREADS": threads}
@@ -375,8 +378,8 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
                 stack.close()
                 opened.clear()
                 for each in next(pair for pair in pairs if path in pair):
-                    if each in chosen:  # JupyterLab's root is the folder of the notebook that it was started with
-                        name = each.relative_to(ROOT / "notebooks").as_posix()
+                    if each in chosen:
+                        name = each.relative_to(ROOT).as_posix()
                         opened[each] = stack.enter_context(OpenNotebook(chromium, lab, name))
                 failures.update(run_side_by_side(list(opened.values())))
             if opened[path].path in failures:
@@ -384,6 +387,16 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
             return opened[path]
 
         yield take
+
+
+def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) -> None:
+    """README's command makes the repository the root: a reader can open the module that the lectures speak of."""
+    with OpenNotebook(chromium, lab, f"notebooks/{LECTURES[0].name}") as notebook:
+        files = notebook.page.locator(".jp-DirListing-item")
+        files.get_by_text(LECTURES[0].name, exact=True).wait_for()
+        notebook.page.locator(".jp-FileBrowser-crumbs [title='the course'], .jp-BreadCrumbs-home").first.click()
+        files.get_by_text("course_utils", exact=True).dblclick()
+        files.get_by_text("normalization.py", exact=True).wait_for()
 
 
 @pytest.mark.parametrize(
@@ -438,7 +451,7 @@ def try_notebook(name: str, cells: list[str], chromium: Browser, lab: Lab) -> li
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(nb, lab.course / "notebooks" / name)
-    with OpenNotebook(chromium, lab, name) as notebook:
+    with OpenNotebook(chromium, lab, f"notebooks/{name}") as notebook:
         for failure in run_side_by_side([notebook]).values():
             raise failure
         return try_controls(notebook)

@@ -200,24 +200,45 @@ def test_open_holes_and_scratch_variables_stop_nothing(lecture, executed):
     checks = [cell for cell in nb.cells if cell.metadata.get("nbgrader", {}).get("grade")]
     for cell in checks:
         printed = "".join(output.get("text", output.output_type) for output in cell.outputs)
-        assert re.fullmatch(r"Exercise \S+, [^\n]*: not attempted yet\.\n", printed), f"{cell.id}: {printed}"
+        assert re.fullmatch(r"Exercise \S+ \([^\n]*\): not attempted yet\.\n", printed), f"{cell.id}: {printed}"
 
 
 @pytest.mark.parametrize(
     ("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].metadata.nbgrader.grade_id for row in EXERCISES]
 )
 def test_exercise_is_complete(lecture, check, solution, text):
-    id = check.metadata.nbgrader.grade_id.removeprefix("check-")
-    assert id[:3] == lecture.name[:2] + "-"
-    assert check.metadata.nbgrader.locked and check.metadata.nbgrader.points > 0
-    assert solution.metadata.nbgrader.grade_id == f"solve-{id}"
-    assert CALL.findall(check.source) == [id]
-    assert solution.source.count("### BEGIN SOLUTION") == solution.source.count("### END SOLUTION") >= 1
     heading = text[text.index("### Exercise") :].splitlines()[0]
+    number, title = re.match(r"### Exercise (\S+): ([^·]+) ·", heading).groups()
+    cell_id = number.replace(".", "-")
+    assert int(number.split(".")[0]) == int(lecture.name[:2]), "the lecture's number, a point, a number"
+    assert check.metadata.nbgrader.locked and check.metadata.nbgrader.points > 0
+    assert check.id == check.metadata.nbgrader.grade_id == f"check-{cell_id}"
+    assert solution.id == solution.metadata.nbgrader.grade_id == f"solve-{cell_id}"
+    assert CALL.findall(check.source) == [number]
+    plain = title.replace("$", "").replace("\\sigma", "sigma").replace(" (optional)", "")
+    assert core.load()[number].title == plain, "one title, on the page and in the check's answer"
+    assert solution.source.count("### BEGIN SOLUTION") == solution.source.count("### END SOLUTION") >= 1
     assert re.fullmatch(r"### Exercise [^·]+ · [●○]{3} · \d+ min · \S[^·]*", heading), "difficulty, minutes, subject"
     hints = re.findall(r"<details>\s*<summary>(.+?)</summary>(\n\n)?", text)
     assert len(hints) == text.count("</details>") == 2, "a hint and a stronger hint"
     assert all(blank for _, blank in hints), "a blank line after </summary>, else Markdown inside is not rendered"
+
+
+def test_the_numbers_decide_about_ids_and_nbgraders_metadata(course, capsys):
+    lecture = next(course.parent.glob("*.ipynb"))
+    whole = lecture.read_text(encoding="utf-8")
+    nb = nbformat.reads(whole, as_version=4)
+    for cell in nb.cells:
+        if re.fullmatch(r"(ex|solve|check)-\d-\d", cell.id):
+            cell.metadata.pop("nbgrader", None)
+            cell.id = f"by-hand-{cell.id}"
+    lecture.write_text(nbformat.writes(nb) + "\n", encoding="utf-8")
+    assert exercises.main(["--check"]) == 1 and "ids of its exercises differ" in capsys.readouterr().out
+    assert exercises.main([]) == 0
+    ids = [cell.id for cell in nbformat.reads(whole, as_version=4).cells]
+    made = nbformat.read(lecture, as_version=4).cells
+    assert [cell.id for cell in made] == ids
+    assert all(cell.metadata.nbgrader.points == 2 for cell in made if cell.id.startswith("check-"))
 
 
 def test_each_registered_exercise_is_in_one_lecture():

@@ -199,28 +199,28 @@ def test_no_cell_needs_a_name_that_a_student_would_take(lecture: Path) -> None:
 
 # The course's functions that answer an exercise: their source may be shown below it, not above.
 SOURCES = {
-    "01-bug": ["layer_bounds"],
-    "02-sigma-gradient": ["spectral_norm_gradient"],
-    "02-direction": ["spectral_norm_gradient"],
-    "02-gradient": ["spectral_norm_gradient", "gradient_through_sn"],
-    "02-layer": ["SpectralNorm"],
-    "02-backward": ["DivisionBySigma"],
-    "02-bug": ["power_iteration_step", "SpectralNorm"],
-    "03-power": ["power_iteration", "power_iteration_step"],
-    "03-forward": ["SpectralNorm"],
-    "03-topk": ["top_singular_values"],
-    "03-conv": ["conv_norm"],
-    "04-constraint": ["WeightNorm"],
-    "04-bug": ["WeightNorm"],
-    "04-clip": ["clip_singular_values"],
-    "05-hinge": ["hinge_loss", "generator_loss"],
-    "05-penalty": ["gradient_penalty"],
-    "05-loop": ["one_update_of_each", "two_passes", "update_discriminator", "update_generator", "train"],
-    "05-frechet": ["gaussian_frechet_distance", "frechet_distance"],
-    "06-product": ["jacobian_products"],
-    "06-lstm": ["lstm_step"],
-    "07-radius": ["certified_radius"],
-    "07-gram": ["gram_bound"],
+    "1.4": ["layer_bounds"],
+    "2.1": ["spectral_norm_gradient"],
+    "2.2": ["spectral_norm_gradient"],
+    "2.3": ["spectral_norm_gradient", "gradient_through_sn"],
+    "2.7": ["SpectralNorm"],
+    "2.8": ["DivisionBySigma"],
+    "2.6": ["power_iteration_step", "SpectralNorm"],
+    "3.1": ["power_iteration", "power_iteration_step"],
+    "3.3": ["SpectralNorm"],
+    "3.5": ["top_singular_values"],
+    "3.6": ["conv_norm"],
+    "4.2": ["WeightNorm"],
+    "4.4": ["WeightNorm"],
+    "4.6": ["clip_singular_values"],
+    "5.1": ["hinge_loss", "generator_loss"],
+    "5.2": ["gradient_penalty"],
+    "5.3": ["one_update_of_each", "two_passes", "update_discriminator", "update_generator", "train"],
+    "5.4": ["gaussian_frechet_distance", "frechet_distance"],
+    "6.1": ["jacobian_products"],
+    "6.4": ["lstm_step"],
+    "7.5": ["certified_radius"],
+    "7.6": ["gram_bound"],
 }
 LONG, ALIKE = 10, 0.84  # statements of at least so many words of code; how much of two must agree, of 1
 
@@ -289,7 +289,7 @@ def answers_above(nb: NotebookNode, solutions: dict[str, str], names: dict) -> I
     for i, hole in enumerate(nb.cells):
         if not is_hole(hole):
             continue
-        id = hole.metadata.nbgrader.grade_id.removeprefix("solve-")
+        id = hole.metadata.nbgrader.grade_id.removeprefix("solve-").replace("-", ".")
         first = max(j for j in range(i) if "### Exercise" in nb.cells[j].source)
         for cell in nb.cells[:first]:
             sources = shown_sources(cell) if cell.cell_type == "code" and not is_hole(cell) else []
@@ -317,9 +317,9 @@ def test_no_answer_stands_above_its_question(lecture: Path) -> None:
 
 def test_an_answer_above_its_question_is_found() -> None:
     new = nbformat.v4
-    hole = new.new_code_cell(f"def f(W):\n    {exercises.STUB}", id="solve-05-hinge")
-    hole.metadata = nbformat.from_dict({"nbgrader": {"solution": True, "grade_id": "solve-05-hinge"}})
-    solution = {"solve-05-hinge": "def f(W):\n    return (W @ W.T).square().sum(dim=1).sqrt().max()"}
+    hole = new.new_code_cell(f"def f(W):\n    {exercises.STUB}", id="solve-5-1")
+    hole.metadata = nbformat.from_dict({"nbgrader": {"solution": True, "grade_id": "solve-5-1"}})
+    solution = {"solve-5-1": "def f(W):\n    return (W @ W.T).square().sum(dim=1).sqrt().max()"}
     for above, expected in [
         (new.new_code_cell("biggest = (A @ A.T).square().sum(dim=1).sqrt().max()", id="cell"), True),
         (new.new_markdown_cell("Try `(K @ K.T).square().sum(dim=1).sqrt().max()`.", id="hint"), True),
