@@ -4,18 +4,20 @@ Long runs use this very loop: what they keep on disk, what makes them fast and w
 long_runs. From a terminal, without Jupyter: ``python -m course_utils train --help``.
 
 AUTHORS holds what the authors' released code (sngan_projection, its configuration for CIFAR-10 without labels) does
-otherwise than the defaults here. With these choices, Config(setting="resnet", architecture="resnet", width=128,
-loss="hinge", size=32, channels=3, **AUTHORS) still differs from it in this:
+otherwise than the defaults here. With these choices, Config(setting="resnet", architecture="resnet", loss="hinge", size=32,
+channels=3, width=128, steps=50_000, decay=True, **AUTHORS) still differs from it in this:
 
-    ==================  ==============================================  ===========================================
+    ==================  ==============================================  ====================================================
     what                the authors' code                               here
-    ==================  ==============================================  ===========================================
+    ==================  ==============================================  ====================================================
     power iteration     a round in each pass of D: 11 a cycle           a round in each update: 6 a cycle (Algorithm 1)
+    its round           v from u, then u from v; first u is random      u from v, then v from u, as torch's; 15 rounds first
+    evaluation of D     with u and v a round on, then forgotten         with u and v as they are
     batch norm in G     epsilon 2e-5                                    1e-5
     Adam                epsilon added before the bias correction        after it
     batches             shuffled, each image once an epoch              drawn with replacement
     precision           float32                                         on the command line bfloat16 on a GPU
-    ==================  ==============================================  ===========================================
+    ==================  ==============================================  ====================================================
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of the exercises: ``check("03-rate", convergence_rate)``. How they work, and how to write one: see core.py."""
+"""Checks of the exercises: ``check("3.2", rounds_needed)``. How they work, and how to write one: see core.py."""
 
 from course_utils.checks.core import check
 

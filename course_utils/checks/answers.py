@@ -1,5 +1,6 @@
 """What a check does with a student's answer: is it of the right kind, is it near the truth, or near a known mistake?"""
 
+import itertools
 import math
 import sys
 
@@ -81,15 +82,16 @@ def distance(value, truth):
     return float((value - truth).abs().max() / (truth.abs().max() or 1.0)) if truth.numel() else 0.0
 
 
-def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False, more=None):
+def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=False, more=()):
     """Return the relative error of ``value``, or raise Wrong with the matching hint.
 
     ``hints`` maps a code to ``(wrong_value, message)``: what a recognisable mistake would give, from independent truth;
-    a list of wrong values may share one message. ``more()`` yields further triples (code, wrong_value, message), and is
-    asked only if no hint matches. ``tol`` is relative to the largest entry of the truth and is widened to what the
+    a list of wrong values may share one message. ``more``: further triples (code, wrong_value, message), such as those of
+    ``slips``, looked at only if no hint matches. ``tol`` is relative to the largest entry of the truth and is widened to what the
     dtype of ``value`` can hold. ``up_to_sign`` accepts ``-truth`` as well (singular vectors).
     """
     truth = torch.as_tensor(truth).detach().cpu()
+    value = as_vector(value) if truth.dim() == 1 else value
     tensor = as_tensor(value)
     if tensor is not None:
         if tensor.is_floating_point():
@@ -102,11 +104,19 @@ def compare(value, truth, tol=1e-4, what="The result", hints=None, up_to_sign=Fa
             for code, (wrong, message) in (hints or {}).items():
                 for one in wrong if isinstance(wrong, (list, tuple)) else [wrong]:
                     yield code, one, message
-            yield from more() if more else ()
+            yield from more
 
+        nearest, hint = min(max(tol, 1e-3), 0.2 * error), None
         for code, wrong, message in known():
-            if distance(wrong, truth) > 2 * tol and distance(tensor, wrong) <= max(tol, 1e-3):
-                raise Wrong(code, message)
+            away = distance(tensor, wrong)
+            if hint and "+" in code:  # two slips have to fit far better than the one that fits already
+                away *= 100
+            if away <= nearest and distance(wrong, truth) > 2 * tol:
+                nearest, hint = away, Wrong(code, message)
+                if away <= 0.1 * tol:
+                    break
+        if hint:
+            raise hint
     tensor = expect_tensor(value, tuple(truth.shape), what)
     got = f" (expected {float(truth):.5g}, got {float(tensor):.5g})" if truth.dim() == 0 else ""
     if 0 < truth.dim() and 0 < truth.numel() <= 9:
@@ -138,6 +148,38 @@ def over(answer, cases, case, small=()):
         raise
 
 
+def slips(formula, parts, most=2):
+    """Triples (code, wrong value, message) for ``compare(more=...)``: what one slip gives, then what two give.
+
+    ``formula(**choices)`` with no choice at all is the truth. ``parts`` holds, for each argument of it, what a student
+    may take in its place: {argument: {code: (choice, message)}}. The code of two slips is "one+other".
+    """
+    single = [(part, code, *slip) for part, some in parts.items() for code, slip in some.items()]
+    for count in range(1, most + 1):
+        for some in itertools.combinations(single, count):
+            choices = {part: choice for part, _, choice, _ in some}
+            if len(choices) == count:  # not two in one place
+                opening = "Two mistakes. " if count == 2 else ""
+                message = opening + " And: ".join(message for *_, message in some)
+                yield "+".join(code for _, code, *_ in some), formula(**choices), message
+
+
+def tidy(shape, rng):
+    """A random tensor for a smallest case: entries with one digit after the point, so that it can be typed in."""
+    return torch.randint(-20, 21, shape, generator=rng) / 10
+
+
+def small_matrices(rng):
+    """Two 2 x 2 matrices to show a mistake on: diag(2, 1), and one on which more mistakes show."""
+    yield torch.diag(torch.tensor([2.0, 1.0]))
+    while True:
+        W = tidy((2, 2), rng)
+        s = torch.linalg.svdvals(W)
+        if s[1] < 0.7 * s[0] and abs(float(s[0]) - 1) > 0.2 and float(W.abs().min()) > 0.2:
+            yield W
+            return
+
+
 def written(tensor):
     """A small tensor in one line, with three digits: [[1, 0.25], [-0.3, 2]]."""
 
@@ -158,6 +200,14 @@ def as_tensor(value):
     if not isinstance(value, torch.Tensor) or value.is_meta or value.is_quantized:
         return None
     return (value if value.layout == torch.strided else value.to_dense()).detach().cpu()
+
+
+def as_vector(value):
+    """``value``, or the vector that a list of numbers stands for."""
+    numbers = [as_tensor(x) for x in value] if type(value) is list else [None]
+    if numbers and all(x is not None and x.shape == () and not x.is_complex() for x in numbers):
+        return torch.stack([x.double() for x in numbers])
+    return value
 
 
 def kind(value):

@@ -1,13 +1,13 @@
-"""The machinery behind ``check("03-rate", convergence_rate)``: registry, three outcomes, time limit, helpers.
+"""The machinery behind ``check("3.2", rounds_needed)``: registry, three outcomes, time limit, helpers.
 
 How to write an exercise
 ------------------------
-Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with the lecture's number. A complete one::
+Each lecture has one file ``course_utils/checks/lectureNN.py``; an exercise's id and title are those that the page prints. A complete one::
 
     import torch
     from course_utils.checks.core import compare, exercise, expect_choice
 
-    @exercise("03-sigma", "the largest singular value")
+    @exercise("3.8", "The largest singular value")
     def check_sigma(answer, rng):
         worst = 0.0
         for shape in [(4, 4), (3, 5), (6, 2)]:             # square first: a mistake in the order then still has a value
@@ -18,7 +18,7 @@ Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with t
                 "frobenius": (s.norm(), "This is the Frobenius norm, which adds up all singular values.")}))
         return worst            # the measured error, or a sentence to say after "right" (see expect_choice), or None
 
-    @exercise("03-guess", "before you run it")
+    @exercise("3.9", "Before you run it")
     def check_guess(answer, rng):
         return expect_choice(answer(), "abc", "b", {
             "a": "Try W = diag(2, 1).", "b": "The why, for a lucky guess.", "c": "What if sigma_1 = sigma_2?"})
@@ -33,6 +33,9 @@ Each lecture has one file ``course_utils/checks/lectureNN.py``; ids begin with t
 * ``raise Wrong("code", "One or two calm sentences with the hint.")`` for any other mistake that you recognise.
 * ``compare`` looks for the truth first, then for your hints (also those of another shape), then it reports shape,
   NaN or the size of the difference. So call it on the raw return value, without ``expect_tensor`` before it.
+* A formula of several parts, ``compare(..., more=slips(formula, parts))``: each slip of each part is known, and any two.
+* ``over(answer, cases, case, small)`` calls ``case(*inputs)`` for all cases; where no hint fits, the mistake is shown on
+  the first of the ``small`` cases that fails, with input, expected and found value (``small_matrices``, ``tidy``).
 * Codes used by the machinery: ``raises none inplace timeout type shape nan value option choice-<option>``, and
   ``check`` for a check that failed in its own code: give a hint of your own instead.
 * Keep a check under about 0.3 s: it shares its time limit (2 s) with the student's code.
@@ -64,6 +67,9 @@ from course_utils.checks.answers import (  # noqa: F401  (the helpers are offere
     expect_tuple,
     kind,
     over,
+    slips,
+    small_matrices,
+    tidy,
 )
 from course_utils.checks.watchdog import TimeLimit, Watchdog
 
@@ -125,9 +131,15 @@ def load(prefix=""):
     return EXERCISES
 
 
+def _lecture_of(exercise_id):
+    """Two digits, as in the files' names: "03" for "3.2"; nothing, which stands for all, for what is no such number."""
+    number = str(exercise_id).split(".")[0]
+    return number.zfill(2) if number.isdigit() else ""
+
+
 def run(exercise_id, answer, seed=None):
     """Check an answer and return the Outcome, printing nothing. ``seed`` repeats the same random inputs."""
-    entry = EXERCISES.get(exercise_id) or load(str(exercise_id)[:2]).get(exercise_id)
+    entry = EXERCISES.get(exercise_id) or load(_lecture_of(exercise_id)).get(exercise_id)
     if entry is None:
         raise ValueError(f"no exercise is called {exercise_id!r}; there are: {', '.join(sorted(load()))}")
     rng = torch.Generator()
@@ -176,7 +188,7 @@ def run(exercise_id, answer, seed=None):
         "not attempted": f"not attempted yet{message}.",
         "not right": f"not right yet. {message}",
     }
-    return Outcome(status, code, " ".join(f"Exercise {exercise_id}, {entry.title}: {verdicts[status]}".split()))
+    return Outcome(status, code, " ".join(f"Exercise {exercise_id} ({entry.title}): {verdicts[status]}".split()))
 
 
 def guarded(function, none_ok=False, inplace_ok=False):

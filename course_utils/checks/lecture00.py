@@ -5,7 +5,7 @@ import torch
 from course_utils.checks.core import compare, exercise, expect_choice
 
 
-@exercise("00-pixels", "from [-1, 1] to [0, 1]")
+@exercise("0.1", "From [-1, 1] to [0, 1]")
 def check_pixels(answer, rng):
     worst = 0.0
     for shape in [(5,), (2, 1, 4, 4), (3, 3, 2, 2)]:
@@ -16,10 +16,17 @@ def check_pixels(answer, rng):
             "shifted": (images + 1, "Now the values lie in [0, 2]: the shift is right, what is left to do?"),
             "order": (images / 2 + 1, "Now the values lie in [1/2, 3/2]: add 1 before you halve, or add 1/2 after it."),
             "min-max": (
-                (images - images.min()) / (images.max() - images.min()),
+                [
+                    (images - low) / (high - low)
+                    for dims in {tuple(range(images.dim())), tuple(range(1, images.dim())), (images.dim() - 1,)} - {()}
+                    for low, high in [(images.amin(dims, keepdim=True), images.amax(dims, keepdim=True))]
+                ],
                 "This stretches each batch by its own extremes. The range is known: -1 becomes 0, and 1 becomes 1.",
             ),
-            "precedence": (images + 1 / 2, "1 / 2 is divided first: write (images + 1) / 2."),
+            "precedence": (
+                images + 1 / 2,
+                "Now the values lie in [-1/2, 3/2]. 1 / 2 is divided first: write (images + 1) / 2, or halve the images, too.",
+            ),
             "flipped": ((1 - images) / 2, "Black and white have changed places."),
             "sigmoid": (
                 images.sigmoid(),
@@ -31,15 +38,19 @@ def check_pixels(answer, rng):
                 images.clamp(0, 1),
                 "Clamping turns everything below 0 into black: the picture is lost. Rescale.",
             ),
+            "rounded": (
+                (images > 0).float(),
+                "Every pixel is black or white now. A grey value between -1 and 1 stays grey.",
+            ),
             "absolute": (images.abs(), "The absolute value makes black white. Rescale instead."),
         }
         worst = max(worst, compare(answer(images), truth, 1e-5, "The image", hints))
     return worst
 
 
-@exercise("00-prediction", "before you run it")
+@exercise("0.2", "Predict, then run")
 def check_prediction(answer, rng):
-    look = "Look at the comparison that follows in the lecture, at the means over three seeds, and come back."
+    look = "Look at the comparison that follows, at the means over three seeds, and come back."
     return expect_choice(answer(), "abc", "b", {
         "a": f"A good guess, and many people's first: but a generator learns from slopes, not from a perfect judge. {look}",
         "b": "A discriminator on a leash has slopes everywhere, and slopes are all that the generator learns from.",

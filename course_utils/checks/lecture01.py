@@ -3,13 +3,18 @@
 import math
 
 import torch
+from torch.nn.functional import softplus
 
-from course_utils.checks.answers import as_tensor
+from course_utils.checks.answers import as_tensor, written
 from course_utils.checks.core import Wrong, compare, distance, exercise, expect_choice, expect_tensor, expect_tuple
 
 
 def _uniform(rng, low, high):
     return low + (high - low) * torch.rand((), generator=rng).item()
+
+
+def _whole(rng, low, high):
+    return int(torch.randint(low, high, (), generator=rng))
 
 
 def _spectral(matrix):
@@ -20,23 +25,40 @@ def _compare_all(answer, draws, tol, what):
     """``compare`` over several draws, each (arguments, truth, hints).
 
     One value may equal a wrong formula's by chance. So the hint is the one that explains most of the wrong values, and
-    it has to explain two thirds of them, and two at least.
+    it has to explain two thirds of them, and two at least. A hint is (mistake, message); the mistake is a wrong value,
+    a list of them, or a function that says whether a tensor is one.
     """
+
+    def explains(mistake, tensor):
+        if callable(mistake):
+            return mistake(tensor)
+        some = mistake if isinstance(mistake, list) else [mistake]
+        return any(distance(tensor, one) <= max(tol, 1e-3) for one in some)
+
     values = [answer(*arguments) for arguments, _, _ in draws]
-    wrong, explained = 0, {}
+    wrong, explained, messages = 0, {}, {}
     for value, (_, truth, hints) in zip(values, draws):
         tensor = as_tensor(value)
-        if tensor is None or not bool(torch.isfinite(tensor).all()) or distance(tensor, truth) <= tol:
+        if tensor is None or distance(tensor, truth) <= tol:
             continue
-        wrong += 1
-        for code, (mistake, _) in hints.items():
-            explained[code] = explained.get(code, 0) + (distance(tensor, mistake) <= max(tol, 1e-3))
+        finite = bool(torch.isfinite(tensor).all())
+        wrong += finite
+        for code, (mistake, message) in hints.items():
+            if (finite or callable(mistake)) and explains(mistake, tensor):
+                explained[code], messages[code] = explained.get(code, 0) + 1, message
     best = max(explained, key=explained.get, default=None)
-    named = [best] if best and explained[best] >= max(2, wrong * 2 / 3) else []
-    return max(
-        compare(value, truth, tol, what, {code: hints[code] for code in named})
-        for value, (_, truth, hints) in zip(values, draws)
-    )
+    if best and explained[best] >= max(2, wrong * 2 / 3):
+        raise Wrong(best, messages[best])
+    worst = 0.0
+    for value, (arguments, truth, _) in zip(values, draws):
+        try:
+            worst = max(worst, compare(value, truth, tol, what))
+        except Wrong as error:
+            small = [x for x in arguments if isinstance(x, torch.Tensor) and x.dim() == 2 and x.numel() <= 9]
+            if error.code != "value" or not small:
+                raise
+            raise Wrong("value", f"{error} This was for W = {written(small[0])}.") from None
+    return worst
 
 
 def _reject_underflow(value):
@@ -50,7 +72,24 @@ def _reject_underflow(value):
     return value
 
 
-@exercise("01-optimal", "the log-ratio of two Gaussians")
+def _with_epsilon(q, p):
+    """What log q - log p becomes with an epsilon in the usual places, from 1e-3 to 1e-15."""
+    found = []
+    for epsilon in (10.0**-k for k in range(3, 16)):
+        found += [((q + epsilon) / (p + epsilon)).log(), (q / p + epsilon).log()]
+        found += [(q / (p + epsilon)).log(), (q / (p + epsilon) + epsilon).log()]
+    return found
+
+
+def _right_in_the_middle(value, truth):
+    """Whether ``value`` is wrong only where the truth is 8 or more away from zero, and right elsewhere."""
+    if value.shape != truth.shape or value.is_complex():
+        return False
+    off = ~((value.double() - truth).abs() <= 1e-3 * (1 + truth.abs()))
+    return bool(off.any() and not off.all() and (truth[off].abs() > 8).all())
+
+
+@exercise("1.1", "The log-ratio of two Gaussians")
 def check_optimal(answer, rng):
     draws = []
     for shape in [(5,), (4, 3), (2, 3, 2), (3, 1)]:
@@ -59,19 +98,59 @@ def check_optimal(answer, rng):
         if len(shape) == 2:
             std_q, std_p = std_p, std_q
         x = 6 * torch.rand(shape, generator=rng) - 3  # near enough that no density underflows
+        narrow, other, std = (mean_q, mean_p, std_q) if std_q < std_p else (mean_p, mean_q, std_p)
+        x.view(-1)[0] = narrow + math.copysign(
+            10.5 * std, other - narrow
+        )  # one point where epsilons and roundings show
 
         def log_density(x, mean, std):
             return -((x.double() - mean) ** 2) / (2 * std**2) - math.log(std)
 
         q, p = log_density(x, mean_q, std_q), log_density(x, mean_p, std_p)
         normalizers = math.log(std_p) - math.log(std_q)
+        root = math.sqrt(2 * math.pi)
         hints = {
+            "epsilon": (
+                _with_epsilon(q.exp(), p.exp()) + _with_epsilon(q.exp() / root, p.exp() / root),
+                "An epsilon in the logarithm changes f* wherever a density is not much larger than it. No epsilon is "
+                "needed if you take the logarithm on paper.",
+            ),
+            "through-d": (
+                lambda value, truth=q - p: _right_in_the_middle(value, truth),
+                "Right where q and p are of about the same size, wrong where one is much larger: there D = q / (q + p) "
+                "rounds to 0 or 1. Do not go through D, take the logarithm on paper.",
+            ),
             "sign": (p - q, "The sign is turned: f* = log q - log p is positive where the data are more likely."),
             "sigmoid": (
                 (q - p).sigmoid(),
                 "This is D*, the probability. The logit f* is asked for: leave out the sigmoid.",
             ),
-            "ratio": ((q - p).exp(), "This is the ratio q / p. Take its logarithm."),
+            "ratio": (
+                [(q - p).exp(), (p - q).exp()],
+                "This is the ratio of the densities. Take the logarithm of q / p.",
+            ),
+            "slope": (
+                (x.double() - mean_p) / std_p**2 - (x.double() - mean_q) / std_q**2,
+                "This is the slope of f*, its derivative in x. f* itself is asked for.",
+            ),
+            "log-q": ([q, q - math.log(2 * math.pi) / 2], "This is log q alone. Subtract log p."),
+            "log-p": (
+                [p, p - math.log(2 * math.pi) / 2, -p, math.log(2 * math.pi) / 2 - p],
+                "This is log p alone; f* = log q - log p.",
+            ),
+            "log-d": (
+                [-softplus(p - q), softplus(p - q), -softplus(q - p), softplus(q - p)],
+                "This is the logarithm of D* or of 1 - D*. The logit f* = log q - log p has no p in a sum with q.",
+            ),
+            "sum": (q + p, "The two logarithms are added. log(q / p) is their difference."),
+            "argument-order": (
+                [
+                    log_density(x, mean_q, std_p) - log_density(x, mean_p, std_q),
+                    log_density(x, mean_p, std_q) - log_density(x, mean_q, std_p),
+                ]
+                + [log_density(x, mean_q, abs(mean_p)) - log_density(x, std_q, std_p)],
+                "The arguments have changed places: they come as x, mean_q, std_q, mean_p, std_p.",
+            ),
             "normalizer": (
                 q - p - normalizers,
                 "The normalizing constants are missing: log std_q and log std_p do not cancel.",
@@ -107,7 +186,7 @@ def check_optimal(answer, rng):
     return max(worst, compare(value, truth, 1e-4, "f* far from both means"))
 
 
-@exercise("01-predict", "before you run it")
+@exercise("1.2", "Before you run it")
 def check_predict(answer, rng):
     return expect_choice(answer(), "abc", "b", {
         "b": "On fakes that D recognises, log(1 - D) lies against its ceiling 0, and the slope there has the factor D, "
@@ -119,7 +198,7 @@ def check_predict(answer, rng):
     })  # fmt: skip
 
 
-@exercise("01-sigma", "sigma by hand")
+@exercise("1.3", "Sigma by hand")
 def check_sigma(answer, rng):
     def turn(angle):
         return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -127,11 +206,9 @@ def check_sigma(answer, rng):
     draws = []
     # The first two matrices tell all mistakes below apart (v_1 in the first quadrant; eigenvalues complex, then real).
     cases = [_uniform(rng, 0.8, 1.3) * torch.tensor(A) for A in ([[1.6, 1.2], [-0.3, 1.0]], [[0.5, 1.4], [0.6, 1.2]])]
-    for v_angle in (
-        _uniform(rng, 1.9, 2.8),
-        _uniform(rng, 0.3, 1.2),
-        _uniform(rng, 1.9, 2.8),
-    ):  # second, first quadrant
+    # v_1 in the second and in the first quadrant, halfway between two multiples of 10 degrees: such steps are too coarse.
+    for degrees in (5 + 10 * _whole(rng, 11, 16), 5 + 10 * _whole(rng, 2, 7), 175):
+        v_angle = math.radians(degrees)
         small, large = _uniform(rng, 0.2, 0.8), _uniform(rng, 1.5, 3)
         cases.append(turn(_uniform(rng, 0, 6)) @ torch.diag(torch.tensor([large, small])) @ turn(v_angle).T)
     cases += [torch.randn(2, 2, generator=rng), torch.tensor([[1.0, 1.0], [0.0, 1.0]])]
@@ -139,15 +216,29 @@ def check_sigma(answer, rng):
     cases += [torch.diag(torch.tensor([0.7, _uniform(rng, 1.5, 3)]))]  # v_1 is orthogonal to the first axis
     # Nearly a turn; for an exact one rounding may turn the formula of the hint into the root of -1e-7.
     cases += [turn(_uniform(rng, 0, 6)) @ torch.diag(torch.tensor([1.7, 1.6])) @ turn(_uniform(rng, 0, 6))]
-    for W in cases:
+    for number, W in enumerate(cases):
+        # sigma begins with a digit from 5 to 9, so that three correct digits, even cut off, are 2e-3 of it at most
+        W = W * _uniform(rng, 5.05, 9.5) / (1 if number % 2 else 10) / _spectral(W)
         s = torch.linalg.svdvals(W.double())
         angles = torch.linspace(0, math.pi / 2, 2001, dtype=torch.float64)
         quadrant = (W.double() @ torch.stack([angles.cos(), angles.sin()])).norm(dim=0).max()
         eigenvalue = torch.linalg.eigvals(W.double()).abs().max()
+        v = torch.linalg.svd(W.double()).Vh[0]
+        angle = math.atan2(v[1], v[0]) % math.pi
+        elementwise = torch.linalg.eigvalsh((W.T * W).double())[-1]
         hints = {
+            "angle": (
+                lambda value, t=angle: value.numel() == 1 and any(abs((float(value) - t * unit) / unit) < 0.06 for unit in (1, 180 / math.pi)),
+                "This is the angle at which the stretch is largest. The stretch itself is asked for.",
+            ),
+            "elementwise": (
+                [elementwise.clamp_min(0).sqrt(), elementwise],
+                "W.T * W multiplies entry by entry. The matrix product is W.T @ W.",
+            ),
+            "det": ([s.prod(), -s.prod()], "This is the determinant, the factor by which areas grow. Only the longest half-axis is asked for."),
             "squared": (s[0] ** 2, "This is sigma squared, the largest eigenvalue of W^T W: take the square root."),
             "frobenius": (s.norm(), "This is the Frobenius norm, which adds up both singular values. Only the largest stretch is asked for."),
-            "eigenvalue": (eigenvalue, "This is the largest |eigenvalue| of W. The most stretched direction need not keep its direction: use W^T W."),
+            "eigenvalue": ([eigenvalue, torch.linalg.eigvals(W.double()).real.max()], "This is the largest eigenvalue of W. The most stretched direction need not keep its direction: use W^T W."),
             "determinant": (s.prod().sqrt(), "This is the root of |det W|, the geometric mean of the two singular values. Only the largest is asked for."),
             "smallest": (s[1], "This is the smallest stretch. The maximum is asked for, not the minimum."),
             "quadrant": (quadrant, "You tried angles from 0 to 90 degrees only: v_1 may lie in the second quadrant. Go to 180 degrees."),
@@ -159,10 +250,22 @@ def check_sigma(answer, rng):
             "nuclear": (s.sum(), "This is the sum of the singular values. Only the largest is asked for."),
         }  # fmt: skip
         draws.append(((W,), s[0], hints))
-    return _compare_all(answer, draws, 1.5e-3, "sigma")
+    try:
+        return _compare_all(answer, draws, 2.1e-3, "sigma")
+    except Wrong as wrong:
+        values = [as_tensor(answer(W)) for (W,), _, _ in draws] if wrong.code == "value" else []
+        ratios = [float(value) / float(truth) for value, (_, truth, _) in zip(values, draws)]
+        if ratios and 0.9 < min(ratios) and max(ratios) < 1 + 1e-4:
+            raise Wrong(
+                "coarse",
+                f"Never above sigma, and up to {1 - min(ratios):.1e} of it below (2.1e-3 would pass): too few angles.",
+            ) from None
+        if ratios and min(ratios) > 1 + 1e-4:
+            raise Wrong("above", "More than any unit vector is stretched: does each of your h have length 1?") from None
+        raise
 
 
-@exercise("01-bug", "three mistakes")
+@exercise("1.4", "Three mistakes")
 def check_bug(answer, rng):
     draws = []
     for sizes in [(4, 4, 4, 4), (3, 6, 5, 1), (6, 2, 4, 3, 2), (5, 3)]:
@@ -178,11 +281,16 @@ def check_bug(answer, rng):
                 "untouched": (frobenius.sum(), "This is still the colleague's number: Frobenius norms, added up, and no activation."),
                 "sum": (sigma.sum() * slope**n, "The stretches of a chain multiply; yours are added."),
                 "frobenius": (frobenius.prod() * slope**n, "These are Frobenius norms: never too small, but not the bound (7). Use the spectral norm."),
+                "only-above-1": (sigma.prod() * max(slope, 1) ** n, "A slope below 1 counts as well: it makes the bound smaller, and it stays a bound."),
                 "activation": (sigma.prod(), "The activations are forgotten: each contributes its slope, which matters unless it is 1."),
                 "frobenius-activation": (frobenius.prod(), "Two mistakes are left: these are Frobenius norms, and the activations are forgotten."),
                 "sum-activation": (sigma.sum(), "Two mistakes are left: the stretches are added instead of multiplied, and the activations are forgotten."),
                 "frobenius-sum": (frobenius.sum() * slope**n, "Two mistakes are left: these are Frobenius norms, and they are added."),
                 "once-too-often": (sigma.prod() * slope ** (n + 1), "One activation too many: there is none after the last layer, so L + 1 matrices have L."),
+                "too-few": (sigma.prod() * slope ** max(n - 1, 0), "One activation is missing: L + 1 matrices have L in between, that is len(weights) - 1."),
+                "slope-times": (sigma.prod() * slope * n, "The slopes of a chain multiply: slope ** L, not slope * L."),
+                "sum-inside": ([(sigma * slope).sum(), sigma[-1] + slope * sigma[:-1].sum()], "The stretches of a chain multiply; yours are added, each with its slope."),
+                "first-only": (sigma[0], "This is sigma of the first matrix alone: the loop returns too early."),
                 "once": (sigma.prod() * slope, "The slope enters once for each activation; there are L of them."),
                 "frobenius-too-often": (frobenius.prod() * slope ** (n + 1), "Two mistakes are left: these are Frobenius norms, and there is no activation after the last layer."),
                 "collapsed": (_spectral(chain) * slope**n, "This is sigma of the product of all matrices. With activations in between they do not "
@@ -198,12 +306,18 @@ def check_bug(answer, rng):
     return _compare_all(answer, draws, 1e-3, "The bound")
 
 
-@exercise("01-tight", "an exact bound, to order")
+@exercise("1.5", "An exact bound, to order")
 def check_tight(answer, rng):
     worst = 0.0
     for sizes in 3 * [(3, 4, 5, 1), (6, 6, 6, 1), (2, 7, 3, 1), (5, 1, 4, 1)]:  # luck with the signs runs out
         sigmas = [_uniform(rng, 0.3, 0.8), _uniform(rng, 1.3, 3), _uniform(rng, 0.9, 1.2)]
-        weights, x = expect_tuple(answer(list(sizes), list(sigmas)), 2, "The answer")
+        found = answer(list(sizes), list(sigmas))
+        if isinstance(found, (list, tuple)) and [getattr(W, "ndim", 0) for W in found] in ([2, 2, 2], [2, 2, 2, 1]):
+            raise Wrong(
+                "pair",
+                "Return two things, (weights, x): the three matrices go into one list, weights, and x is the point.",
+            )
+        weights, x = expect_tuple(found, 2, "The answer, (weights, x),")
         weights = list(expect_tuple(weights, 3, "weights"))
         for number, (W, d_in, d_out, sigma) in enumerate(zip(weights, sizes[:-1], sizes[1:], sigmas), start=1):
             if isinstance(W, torch.Tensor) and tuple(W.shape) == (d_in, d_out) != (d_out, d_in):
@@ -252,7 +366,7 @@ def check_tight(answer, rng):
     return worst
 
 
-@exercise("01-residual", "a bound for residual networks")
+@exercise("1.6", "A bound for residual networks")
 def check_residual(answer, rng):
     worst = 0.0
     for sizes in [(4, 4, 4), (3, 5, 2, 4), (6, 6, 6, 6, 6), (4, 4)]:  # the last: one plain block, W_s = I
@@ -264,6 +378,7 @@ def check_residual(answer, rng):
             blocks.append((shortcut, W1, W2 * branch / (_spectral(W1) * _spectral(W2))))
         s, s1, s2 = torch.tensor([[_spectral(W) for W in block] for block in blocks], dtype=torch.float64).T
         s21 = torch.tensor([_spectral(W2 @ W1) for _, W1, W2 in blocks], dtype=torch.float64)
+        merged = torch.tensor([_spectral(W + W2 @ W1) for W, W1, W2 in blocks], dtype=torch.float64)
         f, f1, f2 = torch.tensor([[W.norm().item() for W in block] for block in blocks], dtype=torch.float64).T
         hints = {
             "product": ((s * s1 * s2).prod(), "Inside a block, shortcut and branch are added, not chained: sigma(W_s) plus the branch."),
@@ -274,6 +389,13 @@ def check_residual(answer, rng):
             "maximum": (torch.maximum(s, s1 * s2).prod(), "A sum of two functions can stretch by the sum of their norms, not only by the larger one."),
             "root": ((s**2 + (s1 * s2) ** 2).sqrt().prod(), "Shortcut and branch may stretch in the same direction: the norms add, without squares and root."),
             "collapsed": ((s + s21).prod(), "The ReLU stands between W_1 and W_2: sigma(W_2 W_1) may be too small for a bound."),
+            "zero": (0.0, "The result is 0. A product has to start from 1."),
+            "first-block": ((s + s1 * s2)[0], "This is the bound of the first block alone: the loop returns too early."),
+            "last-block": ((s + s1 * s2)[-1], "This is the bound of the last block alone: multiply the bounds of all blocks."),
+            "merged": (merged.prod(), "sigma(W_s + W_2 W_1) would be right without the ReLU. With it in between, the matrices do not merge."),
+            "triple": ([(s1 + s * s2).prod(), (s2 + s * s1).prod()], "A block is the triple (W_s, W_1, W_2), in this order: the shortcut comes first."),
+            "extra-one": ([(1 + s + s1 * s2).prod(), (1 + s).prod() * (s1 * s2).prod()], "There is no 1 to be added: the shortcut is W_s, with sigma(W_s), and the branch is all the rest."),
+            "squared": ((s**2 + (s1 * s2) ** 2).prod(), "The norms add as they are, not their squares."),
             "frobenius": ((f + f1 * f2).prod(), "These are Frobenius norms. The Lipschitz norm of a matrix is its spectral norm."),
         }  # fmt: skip
         worst = max(worst, compare(answer(blocks), (s + s1 * s2).prod(), 1e-3, "The bound", hints))

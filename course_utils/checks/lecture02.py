@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from course_utils.checks.core import (
     Wrong,
@@ -14,7 +15,12 @@ from course_utils.checks.core import (
     expect_tensor,
     expect_tuple,
     guarded,
+    over,
+    slips,
+    small_matrices,
+    tidy,
 )
+from course_utils.normalization import spectral_norm
 
 
 def matrix(shape, rng):
@@ -33,154 +39,182 @@ def triplet(W):
     return s[0], u[:, 0], vh[0]
 
 
-@exercise("02-sigma-gradient", "the gradient of sigma")
+COLUMN = "One of the two vectors is not the right one: u_1 is the first column of U, v_1 the first row of Vh."
+
+
+def wrong_pairs(W):
+    """What ``outer(u, v)`` gives with a column of Vh or a row of U; only a square W lets it run to the end."""
+    if W.shape[0] == W.shape[1]:
+        for A in (W, W.double()):  # the signs of singular vectors depend on the precision
+            U, _, Vh = torch.linalg.svd(A, full_matrices=False)
+            yield from (torch.outer(U[:, 0], Vh[:, 0]), torch.outer(U[0], Vh[0]), torch.outer(U[0], Vh[:, 0]))
+
+
+@exercise("2.1", "The gradient of sigma")
 def check_sigma_gradient(answer, rng):
-    worst = 0.0
-    for shape in [(4, 4), (3, 5), (6, 2), (1, 4), (5, 1)]:
-        W = matrix(shape, rng)
+    def case(W):
         U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
         truth = torch.outer(U[:, 0], Vh[0])
         hints = {
-            "transposed": (
-                truth.T,
-                "This is v u^T, the transposed gradient: u belongs to the rows of W, so it comes first.",
-            ),
-            "scaled": (
-                S[0] * truth,
-                "This is sigma u v^T, the best rank-one approximation of W. The gradient has no factor sigma.",
-            ),
+            "transposed": (truth.T, "This is v u^T, the transposed gradient: u belongs to the rows of W, so it comes first."),
+            "scaled": (S[0] * truth, "This is sigma u v^T, the best rank-one approximation of W. The gradient has no factor sigma."),
             "sign": (-truth, "The sign is wrong: if W moves along u v^T, sigma grows."),
-            "all": (
-                U @ Vh,
-                "This is U V^T with all singular vectors, the gradient of the *sum* of singular values. Only the first pair counts.",
-            ),
-            "smallest": (
-                torch.outer(U[:, -1], Vh[-1]),
-                "This is the pair of the smallest singular value. torch.linalg.svd puts the largest first.",
-            ),
-            "normalized": (
-                W.double() / S[0],
-                "This is W / sigma(W), the normalized weight; wanted is the derivative of sigma.",
-            ),
-        }
-        if shape[0] == shape[1]:
-            message = (
-                "One of the two vectors is not the right one: u_1 is the first column of U, v_1 the first row of Vh."
-            )
-            hints["column"] = (torch.outer(U[:, 0], Vh[:, 0]), message)
-            hints["row"] = (torch.outer(U[0], Vh[0]), message)
-        hints["one"] = (S[0], "This is sigma itself, a number; wanted is its derivative by every entry of W, a matrix.")
-        worst = max(worst, compare(answer(W), truth, 1e-4, "The gradient", hints))
-    return worst
+            "all": (U @ Vh, "This is U V^T with all singular vectors, the gradient of the *sum* of singular values. Only the first pair counts."),
+            "smallest": (torch.outer(U[:, -1], Vh[-1]), "This is the pair of the smallest singular value. torch.linalg.svd puts the largest first."),
+            "second": (torch.outer(U[:, 1 % len(S)], Vh[1 % len(S)]), "This is the second pair. Python counts from 0: the first has the index 0."),
+            "normalized": (W.double() / S[0], "This is W / sigma(W), the normalized weight; wanted is the derivative of sigma."),
+            "frobenius": (W.double() / W.double().norm(), "This is W divided by its Frobenius norm, the derivative of *that* norm. Only the first pair of singular vectors counts for sigma."),
+            "absolute": (truth.abs(), "The entries have lost their signs: u_1 v_1^T without absolute values."),
+            "column": (list(wrong_pairs(W)), COLUMN),
+            "one": (S[0], "This is sigma itself, a number; wanted is its derivative by every entry of W, a matrix."),
+        }  # fmt: skip
+        return compare(answer(W), truth, 1e-4, "The gradient", hints)
+
+    shapes = [(4, 4), (3, 5), (6, 2), (1, 4), (5, 1)]
+    return over(answer, ((matrix(shape, rng),) for shape in shapes), case, [(W,) for W in small_matrices(rng)])
 
 
-@exercise("02-direction", "a step in any direction")
+@exercise("2.2", "A step in any direction")
 def check_direction(answer, rng):
-    worst = 0.0
-    for shape in [(4, 4), (3, 5), (6, 2), (1, 4)]:
-        W = matrix(shape, rng)
-        H = torch.randn(shape, generator=rng)
+    def case(W, H):
         s, u, v = triplet(W)
         A, G = W.double(), H.double()
-        N, c = A / s, u @ G @ v
-        uv = torch.outer(u, v)
+        N, uv, c = A / s, torch.outer(u, v), u @ G @ v
+        orthogonal = (
+            "This is the orthogonal projection away from W. Sigma changes by u^T H v, which asks u v^T and not W."
+        )
+        product = (
+            "A matrix product stands where (10) has a number: the sum over i, j of [u v^T]_ij H_ij, which is u^T H v."
+        )
+        parts = {
+            "number": {
+                "ignored": (0 * c, "This treats sigma as a constant. It changes with W, too: that is the second term of (10)."),
+                "orthogonal": ((G * N).sum(), orthogonal),
+                "entrywise": (uv * G, "u v^T and H are multiplied entry by entry, without the sum: in (10) they give one number, u^T H v."),
+            },
+            "along": {
+                "raw": (A, "Subtract a multiple of W_SN, not of W: one factor 1/sigma is missing in the second term."),
+                "rank-one": (uv, "Subtract along W_SN, not along u v^T: look once more at what stands behind the bracket in (10)."),
+            },
+            "outside": {
+                "undivided": (1.0, "The overall factor 1/sigma(W) of (10) is missing."),
+                "squared": (1 / s**2, "There is one factor 1/sigma(W) too many."),
+            },
+            "sign": {"sign": (-1.0, "The sign of the second term is wrong: when sigma grows, W / sigma becomes smaller.")},
+        }  # fmt: skip
         hints = {
-            "ignored": (
-                G / s,
-                "This treats sigma as a constant. It changes with W, too: that is the second term of (10).",
-            ),
-            "raw": (
-                (G - c * A) / s,
-                "Subtract a multiple of W_SN, not of W: one factor 1/sigma is missing in the second term.",
-            ),
-            "undivided": (G - c * N, "The overall factor 1/sigma(W) of (10) is missing."),
-            "squared": ((G - c * N) / s**2, "There is one factor 1/sigma(W) too many."),
-            "sign": (
-                (G + c * N) / s,
-                "The sign of the second term is wrong: when sigma grows, W / sigma becomes smaller.",
-            ),
-            "adjoint": (
-                (G - (G * N).sum() * uv) / s,
-                "This is (12), the gradient. There W_SN and u v^T have changed places; go back to (10) and sum over i, j.",
-            ),
-            "rank-one": (
-                (G - c * uv) / s,
-                "Subtract along W_SN, not along u v^T: look once more at what stands behind the bracket in (10).",
-            ),
-            "orthogonal": (
-                (G - (G * A).sum() / A.square().sum() * A) / s,
-                "This is the orthogonal projection away from W. Sigma changes by u^T H v, which asks u v^T and not W.",
-            ),
+            "adjoint": ((G - (G * N).sum() * uv) / s, "This is (12), the gradient. There W_SN and u v^T have changed places; go back to (10) and sum over i, j."),
+            "projection": ((G - (G * A).sum() / A.square().sum() * A) / s, orthogonal),
+            "unchanged": (G, "This is H itself. How does W / sigma(W) move when W moves along H?"),
             "gradient-only": (c, "This is how fast sigma changes, a number. Put it into the quotient rule."),
-        }
-        value = answer(W, H)
-        try:
-            worst = max(worst, compare(value, (G - c * N) / s, 1e-4, "The derivative", hints))
-        except Wrong as wrong:
-            if wrong.code == "value" and distance(value, (G - (G * N).sum() * N) / s) < 1e-3:
-                raise Wrong("orthogonal", hints["orthogonal"][1]) from None
-            raise
-    return worst
+            "second-term": ([c * N / s, -c * N / s, c * N], "This is the second term of (10) alone; the first, H / sigma, is missing."),
+            "whole-step": (
+                [M / torch.linalg.matrix_norm(M, ord=2) - k * N for M in (A + G,) for k in (0, 1)] + [N + (G - c * N) / s],
+                "This is a whole step to W + H. The derivative is the change for a small t, divided by t: a formula, no step.",
+            ),
+        }  # fmt: skip
+        if W.shape[0] == W.shape[1]:
+            products = [uv @ G, uv.T @ G, uv @ G.T, G @ uv, G @ uv.T]
+            hints["matrix-product"] = (
+                [(G - P @ M) / s for P in products for M in (N, A)] + [(G - N @ P) / s for P in products],
+                product,
+            )
+            parts["number"]["matrix-product"] = (uv @ G, product)
+            parts["number"]["transposed-product"] = (uv.T @ G, product)
+            parts["number"]["swapped"] = (
+                v @ G @ u,
+                "u and v have changed places: u^T H v, with u on the side of the rows. It only runs because this W is square.",
+            )
+            for number, wrong in enumerate(wrong_pairs(W)):
+                parts["number"]["column" + "'" * number] = ((wrong * G).sum(), COLUMN)
+
+        def formula(number=c, along=N, outside=1 / s, sign=1.0):
+            return (G - sign * number * along) * outside
+
+        return compare(answer(W, H), formula(), 1e-4, "The derivative", hints, more=plain(slips(formula, parts)))
+
+    shapes = [(4, 4), (3, 5), (6, 2), (1, 4)]
+    cases = ((matrix(shape, rng), torch.randn(shape, generator=rng)) for shape in shapes)
+    return over(answer, cases, case, [(W, tidy((2, 2), rng)) for W in small_matrices(rng)])
 
 
-@exercise("02-gradient", "equation (12) by hand")
+def plain(triples):
+    """The triples with the primes taken off their codes, which only keep several wrong values of one kind apart."""
+    return ((code.replace("'", ""), value, message) for code, value, message in triples)
+
+
+@exercise("2.3", "Equation (12) by hand")
 def check_gradient(answer, rng):
-    worst = 0.0
-    for n, shape in [(7, (4, 4)), (9, (3, 5)), (8, (6, 2)), (1, (2, 3)), (5, (1, 4))]:
-        W = matrix(shape, rng)
-        h = torch.randn(n, shape[1], generator=rng)
-        delta = torch.randn(n, shape[0], generator=rng) + h @ W.T  # so that lambda is not small
+    def case(W, delta, h):
+        n, d_out = delta.shape
         s, u, v = triplet(W)
         A = W.double()
         N, uv = A / s, torch.outer(u, v)
         E = delta.double().T @ h.double() / n
-        lam = (E * N).sum()
-        truth = (E - lam * uv) / s
         M = torch.outer(delta.double().mean(0), h.double().mean(0))
         means = "The mean of a product is not the product of the means: E[delta h^T] averages delta_n h_n^T."
+        parts = {
+            "mean": {
+                "sum": (n * E, "Your result is N times too large: E is the mean over the batch, not the sum."),
+                "mean-twice": (E / n, "Your result is N times too small: the mean has been taken twice."),
+                "features": (E * n / h.shape[1], "E is divided by the number of inputs, h.shape[1]. The mean runs over the examples: len(h)."),
+                "outputs": (E * n / d_out, "E is divided by the number of outputs. The mean runs over the examples: len(h)."),
+                "means": (M, means),
+            },
+            "lam": {
+                "plain": (lambda E: 0.0, "The term with lambda is missing: this treats sigma(W) as a constant."),
+                "lambda-sum": (lambda E: n * (E * N).sum(), "lambda is N times too large: it is a mean over the batch as well."),
+                "lambda-entries": (lambda E: (E * N).sum() / d_out, "lambda is too small by d_out: sum delta^T W_SN h over the outputs, take the mean over the examples only."),
+                "lambda-first": (lambda E: u @ E @ v, "This lambda is only e_1 = u^T E v. lambda = <E, W_SN> contains all singular directions."),
+                "lambda-raw": (lambda E: (E * A).sum(), "lambda contains W_SN h, the normalized weight; yours is computed with W."),
+                "lambda-entrywise": (lambda E: E * N, "E and W_SN are multiplied entry by entry, without the sum: lambda is one number."),
+                "lambda-mean": (lambda E: (E * N).mean(), "lambda is the sum over the entries of E and W_SN, not their mean."),
+            },
+            "along": {
+                "weight": (N, "This is (12) with W_SN in place of u v^T. lambda multiplies u v^T; W_SN stands inside lambda."),
+                "raw-weight": (A, "This is (12) with W in place of u v^T. lambda multiplies u v^T."),
+            },
+            "outside": {
+                "undivided": (1.0, "The overall factor 1/sigma(W) is missing."),
+                "squared": (1 / s**2, "There is one factor 1/sigma(W) too many."),
+            },
+            "sign": {"sign": (-1.0, "The sign of the second term is wrong: it is subtracted.")},
+        }  # fmt: skip
         hints = {
-            "sum": (n * truth, "Your result is N times too large: E is the mean over the batch, not the sum."),
-            "mean-twice": (truth / n, "Your result is N times too small: the mean has been taken twice."),
-            "lambda-sum": ((E - n * lam * uv) / s, "lambda is N times too large: it is a mean over the batch as well."),
-            "lambda-entries": (
-                (E - lam / shape[0] * uv) / s,
-                "lambda is too small by d_out: sum delta^T W_SN h over the outputs, take the mean over the examples only.",
-            ),
-            "lambda-first": (
-                (E - (u @ E @ v) * uv) / s,
-                "This lambda is only e_1 = u^T E v. lambda = <E, W_SN> contains all singular directions.",
-            ),
-            "lambda-raw": (
-                (E - s * lam * uv) / s,
-                "lambda contains W_SN h, the normalized weight; yours is computed with W.",
-            ),
-            "plain": (E / s, "The term with lambda is missing: this treats sigma(W) as a constant."),
-            "undivided": (E - lam * uv, "The overall factor 1/sigma(W) is missing."),
             "nothing": (E, "This is the gradient with respect to W_SN. What the optimizer moves is W."),
-            "sign": ((E + lam * uv) / s, "The sign of the second term is wrong: it is subtracted."),
-            "descent": (-truth, "This is the gradient of the loss -V: D climbs V."),
-            "weight": (
-                (E - lam * N) / s,
-                "This is (12) with W_SN in place of u v^T. lambda multiplies u v^T; W_SN stands inside lambda.",
-            ),
-            "adjoint": (
-                (E - (u @ E @ v) * N) / s,
-                "This is (10) applied to E. In (12) W_SN and u v^T have changed places: lambda u v^T, lambda = <E, W_SN>.",
-            ),
-            "means": ((M - (M * N).sum() * uv) / s, means),
-            "means-outside": ((M - lam * uv) / s, means),
-        }
-        if shape[0] == shape[1]:
-            hints["transposed"] = (
-                (E.T - (E.T * N).sum() * uv) / s,
-                "E[delta h^T] has the rows of delta and the columns of h; yours is its transpose.",
+            "adjoint": ((E - (u @ E @ v) * N) / s, "This is (10) applied to E. In (12) W_SN and u v^T have changed places: lambda u v^T, lambda = <E, W_SN>."),
+            "means-outside": ((M - (E * N).sum() * uv) / s, means),
+            "sum-outside": ((n * E - (E * N).sum() * uv) / s, "The first term is N times too large: E is the mean over the batch, in both terms."),
+        }  # fmt: skip
+        if W.shape[0] == W.shape[1]:
+            parts["mean"]["transposed"] = (E.T, "E[delta h^T] has the rows of delta and the columns of h; yours is its transpose.")  # fmt: skip
+            parts["along"]["transposed-pair"] = (
+                uv.T,
+                "This is v u^T: u belongs to the rows, so u_1 v_1^T has u first.",
             )
+            parts["lam"]["lambda-product"] = (lambda E: E @ N, "lambda is a number, the sum over the entries of E * W_SN, and no matrix product.")  # fmt: skip
+            for number, wrong in enumerate(wrong_pairs(W)):
+                parts["along"]["column" + "'" * number] = (wrong, COLUMN)
+
+        def formula(mean=E, lam=lambda E: (E * N).sum(), along=uv, outside=1 / s, sign=1.0):
+            return (mean - sign * lam(mean) * along) * outside
+
+        truth = formula()
+        hints["descent"] = (-truth, "This is the gradient of the loss -V: D climbs V.")
+        if W.shape[0] == W.shape[1]:
             hints["transposed-all"] = (truth.T, "This is the transpose of the gradient.")
-        worst = max(worst, compare(answer(W, delta, h), truth, 1e-4, "The gradient", hints))
-    return worst
+        return compare(answer(W, delta, h), truth, 1e-4, "The gradient", hints, more=plain(slips(formula, parts)))
+
+    def batch(n, W):
+        h = torch.randn(n, W.shape[1], generator=rng)
+        return W, torch.randn(n, W.shape[0], generator=rng) + h @ W.T, h  # so that lambda is not small
+
+    shapes = [(7, (4, 4)), (9, (3, 5)), (8, (6, 2)), (1, (2, 3)), (5, (1, 4))]
+    small = [(W, tidy((2, 2), rng), tidy((2, 2), rng)) for W in small_matrices(rng)]
+    return over(answer, (batch(n, matrix(shape, rng)) for n, shape in shapes), case, small)
 
 
-@exercise("02-vanish", "stop the layer")
+@exercise("2.4", "Stop the layer")
 def check_vanish(answer, rng):
     worst = 0.0
     for d_out, d_in in [(3, 5), (4, 4), (5, 2), (1, 3)]:  # not square first: a wrong order shows in the shapes
@@ -209,12 +243,19 @@ def check_vanish(answer, rng):
         if error > 1e-4:
             if (E * W.double()).sum().abs() / (E.norm() * W.double().norm()) > 1 - 1e-6:
                 raise Wrong("weight", "E[delta h^T] points along W itself. It should point along u_1 v_1^T.")
+            left, sizes, right = torch.linalg.svd(E)
+            if len(sizes) == 1 or sizes[1] < 1e-5 * sizes[0]:  # one pair of vectors, but which?
+                sides = abs(float(left[:, 0] @ u)) > 1 - 1e-6, abs(float(right[0] @ v)) > 1 - 1e-6
+                if sides == (True, False):
+                    raise Wrong("not-v1", "E[delta h^T] is u_1 times something else than v_1^T. v_1 is the first row of Vh, and what is added to the h_n has to average out.")  # fmt: skip
+                if sides == (False, True):
+                    raise Wrong("not-u1", "E[delta h^T] is something else than u_1 times v_1^T. u_1 is the first column of U, the same for every delta_n, or on average.")  # fmt: skip
             raise Wrong("gradient", f"The gradient is not zero: its length is {error:.1e} of that of E[delta h^T] / sigma. Is E[delta h^T] a multiple of u_1 v_1^T?")  # fmt: skip
         worst = max(worst, error)
     return worst
 
 
-@exercise("02-predict", "predict, then run")
+@exercise("2.5", "Predict, then run")
 def check_predict(answer, rng):
     word, factor = expect_tuple(answer(), 2, "Your prediction")
     expect_choice(word, ["grows", "shrinks", "stays", "varies"], "grows", {
@@ -299,7 +340,7 @@ def _start(layer, W, rng):
     return found
 
 
-@exercise("02-layer", "your own SN layer")
+@exercise("2.7", "Your own SN layer")
 def check_layer(answer, rng):
     worst = 0.0
     for dtype in (torch.get_default_dtype(), torch.float64, torch.float32):
@@ -440,26 +481,36 @@ def _gradient(value, parameter, W, C, u, v, new, s):
     })  # fmt: skip
 
 
-@exercise("02-bug", "find the bugs")
+@exercise("2.6", "Find the bugs")
 def check_bug(answer, rng):
-    worst = 0.0
-    for shape in [(4, 4), (3, 5), (6, 2)]:
-        W = matrix(shape, rng)
-        u0 = F.normalize(torch.randn(shape[0], generator=rng), dim=0)
+    def case(W, u0):
         A, start = W.double(), u0.double()
         v = F.normalize(A.T @ start, dim=0)
         u = F.normalize(A @ v, dim=0)
         s = u @ A @ v
         W_sn, new_u, new_v = expect_tuple(answer(W, u0), 3, "Your answer, (W_sn, u, v),")
+        exact, u1, v1 = triplet(W)
+        several = [_round(A, start, v, "u")]
+        for _ in range(50):
+            several.append(_round(A, *several[-1], "u"))
+        later = "These vectors have done more than one round. One round of (18)-(19) a call is asked for."
+        exactly = "This is the exact singular vector, by a decomposition or many rounds. One round of (18)-(19) from the given u was asked for."
+        turned = "The sign has turned: (18) and (19) leave no choice of it."
         v_hints = {
             "unit": (A.T @ start, "v should have length 1."),
             "order": (u, "u and v have changed places in what you return: (W_sn, u, v)."),
+            "exact": ([v1, -v1], exactly),
+            "rounds": ([later_v for _, later_v in several[1:]], later),
+            "sign": (-v, turned),
         }
         u_hints = {
             "unit": (A @ v, "u should have length 1."),
             "old-u": (start, "The u you return is the old one."),
+            "exact": ([u1, -u1], exactly),
+            "rounds": ([later_u for later_u, _ in several[1:]], later),
+            "sign": (-u, turned),
         }
-        if shape[0] == shape[1]:
+        if A.shape[0] == A.shape[1]:
             swapped = F.normalize(A @ start, dim=0)
             message = "The products are still swapped: v <- W^T u, then u <- W v. (On a square W the wrong order runs without an error.)"
             v_hints["swapped"] = (swapped, message)
@@ -467,21 +518,134 @@ def check_bug(answer, rng):
         compare(new_v, v, 1e-4, "v", v_hints)
         compare(new_u, u, 1e-4, "u", u_hints)
         hints = {
-            "sigma": (
-                s,
-                "W_sn is still the number u^T W v. That is the estimate of sigma; the normalized weight is W divided by it.",
-            ),
+            "sigma": (s, "W_sn is still the number u^T W v. That is the estimate of sigma; the normalized weight is W divided by it."),
             "multiplied": (A * s, "W is multiplied by sigma; divide."),
             "stale": (A / (start @ A @ v), "sigma is computed with the old u; use the new one."),
             "rank-one": (s * torch.outer(u, v), "This is the rank-one part sigma u v^T. Divide W itself."),
             "scaled-rank-one": (torch.outer(u, v), "This is u v^T, of rank one. Divide W itself by sigma."),
+            "exact": (A / exact, "W is divided by the exact sigma. Divide by the estimate u^T W v, with the new u and v."),
+            "frobenius": (A / A.norm(), "W is divided by its Frobenius norm. Divide by the estimate u^T W v."),
+            "squared": (A / s**2, "W is divided by the square of sigma."),
             "unchanged": (A, "W is not divided by sigma yet."),
-        }
-        worst = max(worst, compare(W_sn, A / s, 1e-4, "W_sn", hints))
+        }  # fmt: skip
+        return compare(W_sn, A / s, 1e-4, "W_sn", hints)
+
+    cases = ((matrix(shape, rng), unit(shape[0], rng)) for shape in [(4, 4), (3, 5), (6, 2)])
+    return over(answer, cases, case, [(W, torch.tensor([0.6, 0.8])) for W in small_matrices(rng)])
+
+
+def unit(n, rng):
+    return F.normalize(torch.randn(n, generator=rng), dim=0)
+
+
+def _parametrized(rng):
+    """Layers under SN, with what an initialization is to put into each: of a wide gap, and several times too large."""
+    for make, wrap in [
+        (lambda: nn.Linear(8, 6), spectral_norm),
+        (lambda: nn.Conv2d(3, 5, 3), spectral_norm),
+        (lambda: nn.Linear(4, 7), parametrizations.spectral_norm),
+    ]:
+        layer = wrap(make())
+        shape = layer.weight.shape
+        yield layer, (5 * matrix((shape[0], shape[1:].numel()), rng)).reshape(shape)
+
+
+@exercise("2.9", "Another start")
+def check_restart(answer, rng):
+    worst = 0.0
+    for training in (True, False):
+        for layer, target in _parametrized(rng):
+            layer.train(training)
+            before, filled = layer.parametrizations.weight.original, []
+
+            def init(tensor, target=target, filled=filled):
+                filled.append(tensor)
+                with torch.no_grad():
+                    return tensor.copy_(target)
+
+            result = answer(layer, init)
+            if not isinstance(result, nn.Module):
+                raise Wrong("type", "Return the layer itself.")
+            chain = getattr(getattr(result, "parametrizations", {}), "weight", None)
+            if chain is None:
+                raise Wrong("bare", "The layer that you return is not under spectral_norm any more.")
+            if len(chain) > 1:
+                raise Wrong("twice", "The layer is now normalized twice. It was under SN when you got it.")
+            if distance(chain.original.detach(), target) > 1e-5:
+                if any(tensor is before for tensor in filled):
+                    raise Wrong("overwritten", "init has filled the stored weight, and afterwards it was overwritten.")
+                raise Wrong("ignored", "The stored weight is not what init makes. Trap 1: layer.weight is computed anew at every access, and init has filled a tensor that nobody keeps.")  # fmt: skip
+            if chain.original is not before:
+                raise Wrong("parameter", "The values are right, but the stored weight is another parameter now: an optimizer made before would go on moving the old one. Fill the one that is there.")  # fmt: skip
+            modes = {module.training for module in result.modules()}
+            if modes != {training}:
+                was, now = ("training", "evaluation") if training else ("evaluation", "training")
+                raise Wrong("mode", f"The layer came in {was} mode, and you return it, or a part of it, in {now} mode.")
+            value = result.eval().weight.detach().double().flatten(1)
+            top = float(torch.linalg.matrix_norm(value, 2))
+            result.train(training)
+            if not abs(top - 1) < 1e-2:
+                if not training and _moves(result):
+                    hint = "In evaluation mode an access moves nothing: the layer came in that mode."
+                    raise Wrong("eval", f"sigma of the weight in use is {top:.3g}, not 1. {hint}")
+                raise Wrong("stale", f"sigma of the weight in use is {top:.3g}, not 1: u and v still belong to an older weight. How do they catch up?")  # fmt: skip
+            worst = max(worst, abs(top - 1))
     return worst
 
 
-@exercise("02-backward", "the backward pass by hand")
+def _moves(layer):
+    """Whether an access in training mode brings sigma of the weight in use nearer to 1: then u and v are stale only."""
+    layer.train()
+    for _ in range(15):
+        layer.weight  # noqa: B018
+    top = torch.linalg.matrix_norm(layer.eval().weight.detach().double().flatten(1), 2)
+    return abs(float(top) - 1) < 1e-2
+
+
+def _ceiling(a, rho, factor=1.0):
+    """The ceiling s of the penalty's minimiser by bisection: sum of (a_i - s)_+ = factor * rho * s."""
+    low, high = 0.0, float(a[0])
+    for _ in range(100):
+        s = (low + high) / 2
+        low, high = (s, high) if float((a - s).clamp(min=0).sum()) > factor * rho * s else (low, s)
+    return s
+
+
+@exercise("2.10", "Where the penalty rests")
+def check_penalty(answer, rng):
+    worst = 0.0
+    spectra = [
+        ([2.4, 1.9], 0.5),  # the second is pressed down
+        ([3.0, 1.2, 0.4], 0.5),  # it is not
+        ([2.0, 1.9, 1.8, 0.3], 1.0),
+        ([1.5], 2.0),
+        ([2.0, 2.0, 0.5], 0.25),  # tied from the start
+        ([1.0, 0.9, 0.8, 0.7, 0.6], 8.0),  # all of them
+    ]
+    for _ in range(4):
+        values = (3 * torch.rand(5, generator=rng, dtype=torch.float64) + 0.05).sort(descending=True).values
+        spectra.append((values.tolist(), float(3 * torch.rand((), generator=rng) + 0.1)))
+    for values, rho in spectra:
+        a = torch.tensor(values, dtype=torch.float64)
+        truth = a.clamp(max=_ceiling(a, rho))
+        alone = torch.cat([a[:1] / (1 + rho), a[1:]])
+        hints = {
+            "all": (a / (1 + rho), "This is what weight decay does: every value is divided by 1 + rho. Who pays for a value that is not the largest?"),
+            "first": (alone, "The first value has been pressed below the second, which is now the largest, and free. Where they meet, both have to go down together."),
+            "first-sorted": (alone.sort(descending=True).values, "The first value has been pressed below the second, which is now the largest, and free. Where they meet, both have to go down together."),
+            "cut": (a.clamp(max=float(a[0]) / (1 + rho)), "Right as long as the ceiling a_1/(1 + rho) lies above a_2. Below it several values press against the ceiling, and it holds higher: how many times (a_i - s) is in the derivative?"),
+            "clip": (a.clamp(max=1), "This is a ceiling of 1, as under SN. Here the ceiling follows from a and rho."),
+            "double": (a.clamp(max=_ceiling(a, rho, 2.0)), "A factor 2 too many: the derivative of rho/2 s^2 is rho s."),
+            "half": (a.clamp(max=_ceiling(a, rho, 0.5)), "A factor 2 is missing: the derivative of (a_i - s)^2 / 2 is (s - a_i)."),
+            "everyone": (torch.full_like(a, float(a.sum()) / (len(a) + rho)), "All values have been made equal. Those below the ceiling pay nothing, and stay."),
+            "mean": (a.clamp(max=float(a.sum()) / (len(a) + rho)), "In (a_1 + ... + a_m)/(m + rho) only the values above the ceiling count."),
+            "ceiling": (torch.tensor(_ceiling(a, rho)), "This is the ceiling s, a number. Wanted are all the w_i = min(a_i, s)."),
+        }  # fmt: skip
+        worst = max(worst, compare(answer(a.to(torch.get_default_dtype()), rho), truth, 1e-4, "The values w", hints))
+    return worst
+
+
+@exercise("2.8", "The backward pass by hand")
 def check_backward(answer, rng):
     function, worst = answer.wrapped, 0.0
     if not (isinstance(function, type) and issubclass(function, torch.autograd.Function)):

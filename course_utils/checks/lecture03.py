@@ -5,15 +5,25 @@ import math
 import torch
 from torch.nn import functional as F
 
-from course_utils.checks.answers import as_tensor
-from course_utils.checks.core import Wrong, compare, distance, exercise, expect_number, expect_tensor, expect_tuple
+from course_utils.checks.answers import as_tensor, as_vector
+from course_utils.checks.core import (
+    Wrong,
+    compare,
+    distance,
+    exercise,
+    expect_number,
+    expect_tensor,
+    expect_tuple,
+    over,
+    small_matrices,
+)
 
 
 def _unit(x):
     return x / x.norm()
 
 
-@exercise("03-power", "power iteration")
+@exercise("3.1", "Power iteration from the equations")
 def check_power(answer, rng):
     """n rounds of (18)-(19) against powers of W W^T in double precision, from the same start."""
     worst = 0.0
@@ -80,6 +90,11 @@ def check_power(answer, rng):
                     and distance_to(got_u, u) > 1e-4
                 ):
                     raise Wrong(code, f"That is n{m - n:+d} rounds: do exactly n.")
+        U, _, Vh = torch.linalg.svd(W)
+        for sign in (1, -1):
+            exact = sign * U[:, 0]
+            if distance_to(got_u, exact) < min(1e-3, 0.1 * distance_to(u, exact)) and n < 40:
+                raise Wrong("converged", f"These are the singular vectors themselves, by a decomposition or many rounds. Do n rounds from the given u, here {n}.")  # fmt: skip
         for m in range(1, n - 1):
             early = _unit(torch.linalg.matrix_power(gram, m) @ start)
             if distance_to(got_u, early) < 0.1 * distance_to(early, u) and distance_to(got_u, u) > 1e-4:
@@ -120,7 +135,7 @@ def distance_to(value, vector):
     return float((value.detach().double() - vector).norm())
 
 
-@exercise("03-rounds", "how many rounds")
+@exercise("3.2", "How many rounds?")
 def check_rounds(answer, rng):
     """Closed form on matrices with a chosen ratio, away from the whole numbers where rounding decides."""
     done = 0
@@ -171,77 +186,96 @@ def check_rounds(answer, rng):
         raise Wrong("value", f"For r = {ratio:.3f} and eps = {eps:.1e} the answer is {truth}; you return {k:.0f}.")
 
 
-@exercise("03-forward", "three bugs")
+@exercise("3.3", "Three bugs")
 def check_forward(answer, rng):
     """Values, modes and gradient of one forward pass, against formulas written out with u and v fixed."""
-    worst = 0.0
-    for training in (True, False):
-        for rows, columns in [(4, 4), (3, 6), (7, 2)]:
-            W = torch.randn(rows, columns, generator=rng).double()  # what single precision holds
-            u0 = _unit(torch.randn(rows, generator=rng)).double()
-            v = _unit(W.T @ u0)
-            u = _unit(W @ v) if training else u0
-            sigma = u @ W @ v
-            student_w = W.float().requires_grad_()
-            got, got_u = expect_tuple(answer(student_w, u0.float(), training), 2, "The result (W_SN, u)")
-            flat_u = expect_tensor(got_u, (rows,), "u")
-            if not training and distance_to(got_u, u0) > 1e-6:
-                raise Wrong(
-                    "eval-moves",
-                    "In evaluation mode the returned u differs from the stored one: there u must stand still.",
-                )
-            if training and distance_to(got_u, u0) < 1e-6:
-                raise Wrong("train-stands", "In training mode u did not move: do (21) there and return the new u.")
-            if abs(float(flat_u.norm()) - 1) > 1e-4:
-                raise Wrong(
-                    "length",
-                    f"The returned u has the length {float(flat_u.norm()):.3g}, not 1: (21) divides by the norm of W v.",
-                )
-            compare(got_u, u, 1e-4, "u")
-            moved = _unit(W @ v)
-            hints = {
-                "times": (W * sigma, "You multiply by sigma; (22) divides."),
-                "sigma": (sigma, "This is sigma itself: return the weight divided by it."),
-                "exact": (
-                    W / torch.linalg.svdvals(W)[0],
-                    "You divide by the exact sigma; the estimate u^T W v was asked for.",
-                ),
-                "eval-sigma" if not training else "old-u": (
-                    W / ((moved if not training else u0) @ W @ v),
-                    "In evaluation mode sigma has to use the stored u: your weight belongs to one that has moved."
-                    if not training
-                    else "Your sigma uses the old u: in training mode it comes after (21), with the new one.",
-                ),
-                "unnormalized": (W / (W @ v @ W @ v), "Your sigma uses a u that was not divided by its length."),
-            }
-            worst = max(worst, compare(got, W / sigma, 1e-4, "W_SN", hints))
-            if isinstance(got_u, torch.Tensor) and got_u.requires_grad:
-                raise Wrong(
-                    "graph", "The returned u carries a gradient: compute u and v under torch.no_grad(), or detach them."
-                )
-            weights = torch.randn(rows, columns, generator=rng, dtype=torch.float64)
-            gradient = None
-            if isinstance(got, torch.Tensor) and got.requires_grad:
-                (gradient,) = torch.autograd.grad((got * weights).sum(), student_w, allow_unused=True)
-            if gradient is None:
-                raise Wrong(
-                    "detached",
-                    "No gradient reaches W through W_SN: keep the line with sigma, and the division, outside torch.no_grad(), and detach nothing there.",
-                )
-            inner = (weights * W).sum() / sigma
-            truth = (weights - inner * torch.outer(u, v)) / sigma
-            free = W.clone().requires_grad_()
-            v_free = F.normalize(free.T @ u0, dim=0)
-            u_free = F.normalize(free @ v_free, dim=0) if training else u0
-            (through,) = torch.autograd.grad((free / (u_free @ free @ v_free) * weights).sum(), free)
-            compare(gradient, truth, 1e-4, "The gradient in W", {
-                "sigma-constant": (weights / sigma, "The gradient treats sigma as a constant: sigma = u^T W v must depend on W, only u and v are fixed."),
-                "through": (through, "The gradient runs through u and v as well: they are constants, compute them under torch.no_grad()."),
-            })  # fmt: skip
-    return worst
+
+    def case(W, u0, training):
+        W, u0 = W.double(), u0.double()  # what single precision holds
+        v = _unit(W.T @ u0)
+        u = _unit(W @ v) if training else u0
+        sigma = u @ W @ v
+        student_w = W.float().requires_grad_()
+        got, got_u = expect_tuple(answer(student_w, u0.float(), training), 2, "The result (W_SN, u)")
+        flat_u = expect_tensor(got_u, (len(W),), "u")
+        if not training and distance_to(got_u, u0) > 1e-6:
+            raise Wrong(
+                "eval-moves",
+                "In evaluation mode the returned u differs from the stored one: there u must stand still.",
+            )
+        if training and distance_to(got_u, u0) < 1e-6:
+            raise Wrong("train-stands", "In training mode u did not move: do (21) there and return the new u.")
+        if abs(float(flat_u.norm()) - 1) > 1e-4:
+            raise Wrong(
+                "length",
+                f"The returned u has the length {float(flat_u.norm()):.3g}, not 1: (21) divides by the norm of W v.",
+            )
+        compare(got_u, u, 1e-4, "u")
+        moved = _unit(W @ v)
+        hints = {
+            "undivided": (
+                W,
+                "W comes back undivided. In both modes it is divided by sigma; only u stands still in evaluation mode."
+                if not training
+                else "W comes back undivided: (22) divides it by sigma.",
+            ),
+            "v-length": (
+                [W / (u @ W @ (W.T @ u0)), W / (_unit(W @ v) @ W @ (W.T @ u0))],
+                "Your v was not divided by its length: (20) divides by the norm of W^T u.",
+            ),
+            "squared": (W / sigma**2, "You divide by the square of sigma."),
+            "frobenius": (W / W.norm(), "You divide by the Frobenius norm; the estimate u^T W v was asked for."),
+            "times": (W * sigma, "You multiply by sigma; (22) divides."),
+            "sigma": (sigma, "This is sigma itself: return the weight divided by it."),
+            "exact": (
+                W / torch.linalg.svdvals(W)[0],
+                "You divide by the exact sigma; the estimate u^T W v was asked for.",
+            ),
+            "eval-sigma" if not training else "old-u": (
+                W / ((moved if not training else u0) @ W @ v),
+                "In evaluation mode sigma has to use the stored u: your weight belongs to one that has moved."
+                if not training
+                else "Your sigma uses the old u: in training mode it comes after (21), with the new one.",
+            ),
+            "unnormalized": (W / (W @ v @ W @ v), "Your sigma uses a u that was not divided by its length."),
+        }
+        mode = "training" if training else "evaluation"
+        worst = compare(got, W / sigma, 1e-4, f"W_SN in {mode} mode", hints)
+        if isinstance(got_u, torch.Tensor) and got_u.requires_grad:
+            raise Wrong(
+                "graph", "The returned u carries a gradient: compute u and v under torch.no_grad(), or detach them."
+            )
+        weights = torch.randn(W.shape, generator=rng, dtype=torch.float64)
+        gradient = None
+        if isinstance(got, torch.Tensor) and got.requires_grad:
+            (gradient,) = torch.autograd.grad((got * weights).sum(), student_w, allow_unused=True)
+        if gradient is None:
+            raise Wrong(
+                "detached",
+                "No gradient reaches W through W_SN: keep the line with sigma, and the division, outside torch.no_grad(), and detach nothing there.",
+            )
+        inner = (weights * W).sum() / sigma
+        truth = (weights - inner * torch.outer(u, v)) / sigma
+        free = W.clone().requires_grad_()
+        v_free = F.normalize(free.T @ u0, dim=0)
+        u_free = F.normalize(free @ v_free, dim=0) if training else u0
+        (through,) = torch.autograd.grad((free / (u_free @ free @ v_free) * weights).sum(), free)
+        compare(gradient, truth, 1e-4, "The gradient in W", {
+            "sigma-constant": (weights / sigma, "The gradient treats sigma as a constant: sigma = u^T W v must depend on W, only u and v are fixed."),
+            "through": (through, "The gradient runs through u and v as well: they are constants, compute them under torch.no_grad()."),
+        })  # fmt: skip
+        return worst
+
+    shapes = [(training, shape) for training in (True, False) for shape in [(4, 4), (3, 6), (7, 2)]]
+    cases = (
+        (torch.randn(shape, generator=rng), _unit(torch.randn(shape[0], generator=rng)), training)
+        for training, shape in shapes
+    )
+    u = torch.tensor([0.6, 0.8])
+    return over(answer, cases, case, [(W, u, training) for W in small_matrices(rng) for training in (True, False)])
 
 
-@exercise("03-order", "who is fastest")
+@exercise("3.4", "Who is fastest?")
 def check_order(answer, rng):
     """The order, from the exact error after many rounds of each spectrum."""
     table = {"a": [100, 90, 1, 1], "b": [40, 20, 20, 20], "c": [5, 4, 3, 2], "d": [1, 1, 0.3, 0.1]}
@@ -262,7 +296,10 @@ def check_order(answer, rng):
     if sorted(found) != list("abcd"):
         raise Wrong("option", f"{raw!r} is not an order of the letters a, b, c, d, each once.")
     if found == right:
-        return
+        return (
+            "What counts is the largest singular value below sigma_1, divided by sigma_1: 0.3 in d, where the second only "
+            "mixes into u, then 0.5, 0.8 and 0.9. Neither the size of the matrix nor a difference plays a part."
+        )
     if found == right[::-1]:
         raise Wrong(
             "reversed",
@@ -304,7 +341,7 @@ def _deflated_by_one(S, k):
     return torch.stack(found)
 
 
-@exercise("03-topk", "the k largest")
+@exercise("3.5", "The k largest")
 def check_topk(answer, rng):
     """Subspace iteration or deflation against the chosen singular values."""
     worst = 0.0
@@ -314,7 +351,7 @@ def check_topk(answer, rng):
         left, right = (torch.linalg.qr(torch.randn(m, n, generator=rng).double()).Q for m in (rows, columns))
         left = left * torch.randn(n, generator=rng, dtype=torch.float64).sign()  # or QR's signs would cancel in V^T W V
         W, V = left @ torch.diag(S) @ right.T, torch.randn(columns, k, generator=rng, dtype=torch.float64)
-        value = answer(W.float(), V.float(), 40)
+        value = as_vector(answer(W.float(), V.float(), 40))
         if k > 1:
             flat = expect_tensor(value, None, "The vector of values")
             if flat.shape == (k,):
@@ -358,6 +395,8 @@ def _dense(K, shape, stride, padding):
 
 CONV_HINTS = {
     "transpose": "That is not the transposed map: conv_transpose2d takes the same K, unflipped.",
+    "grows": "Without its stride and padding conv_transpose2d is not the transposed map, and the image grows in each round.",
+    "channel": "Each channel has been normalized by itself; divide by x.norm(), the length of all of them together.",
     "pixel": "Each pixel has been normalized by itself; divide by x.norm().",
 }
 
@@ -372,12 +411,18 @@ def _conv_mistakes(K, start, stride, padding, n):
         backs += [forward, lambda y: F.conv2d(y, swapped, padding=padding), lambda y: back(y, swapped)]
     runs = [("transpose", b, _unit, _unit, _unit(start)) for b in backs]
     runs += [("pixel", back, F.normalize, f, x) for f in (_unit, F.normalize) for x in (start, F.normalize(start))]
+    channel = lambda x: x / x.norm(dim=(2, 3), keepdim=True)
+    runs += [("channel", back, channel, lambda y: y, x) for x in (_unit(start), channel(start))]
+    for strides in {1, stride}:
+        runs.append(
+            ("grows", lambda y, s=strides: F.conv_transpose2d(y, K, stride=s), _unit, lambda y: y, _unit(start))
+        )
     for code, transposed, unit, unit_y, x in runs:
         for _ in range(n):
             old, y = x, forward(x)
             z = transposed(unit_y(y))
             x = unit(z)
-            if x.shape != start.shape:
+            if x.shape != start.shape and (code != "grows" or x.shape[-1] > 300):
                 break
         else:
             last = forward(x)
@@ -386,7 +431,7 @@ def _conv_mistakes(K, start, stride, padding, n):
             yield from ((code, float(end)) for end in ends)
 
 
-@exercise("03-conv", "norm without a matrix")
+@exercise("3.6", "Norm without a matrix")
 def check_conv(answer, rng):
     """Power iteration through the convolution against the SVD of its dense matrix."""
     worst = 0.0
@@ -412,6 +457,12 @@ def check_conv(answer, rng):
         hints = {
             "reshaped": (reshaped, "This is sigma of the reshaped kernel. The norm of the map on whole images was asked for."),
             "squared": (S[0] ** 2, "This is the norm squared: a round passes through the convolution twice. Take the root, or the length of K * x."),
+            "cubed": (S[0] ** 3, "This is the norm to the third power: the last x, after the loop, is not a unit image. Divide it by x.norm() before the last convolution."),
+            "root": (S[0] ** 0.5, "This is the root of the norm: one root too many."),
+            "circular": (
+                [torch.linalg.matrix_norm(torch.fft.fft2(K, s=(n, n)).permute(2, 3, 0, 1), ord=2).max() for n in range(side, side + 3)],
+                "This is the norm with circular padding, which the FFT gives. Here the padding is with zeros, and the stride counts.",
+            ),
             "stride": (other, "This is the norm at stride 1: pass the stride on to both convolutions."),
             "padding": (unpadded, "This is the norm without padding: pass the padding on to both convolutions."),
             "frobenius": (K.norm(), "This is the length of the kernel, not the norm of the map."),
@@ -438,7 +489,7 @@ def check_conv(answer, rng):
     return worst
 
 
-@exercise("03-worst", "the steepest kernel")
+@exercise("3.7", "The steepest kernel")
 def check_worst(answer, rng):
     """sigma of the reshaped kernel by SVD, and the norm by FFT on large images."""
     worst = 0.0

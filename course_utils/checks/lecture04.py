@@ -4,7 +4,17 @@ import math
 
 import torch
 
-from course_utils.checks.core import Wrong, compare, exercise, expect_choice, expect_tensor, expect_tuple
+from course_utils.checks.core import (
+    Wrong,
+    compare,
+    exercise,
+    expect_choice,
+    expect_tensor,
+    expect_tuple,
+    over,
+    small_matrices,
+    tidy,
+)
 
 
 def matrix_of(W):
@@ -12,7 +22,7 @@ def matrix_of(W):
     return W.reshape(W.shape[0], -1).double()
 
 
-@exercise("04-rank", "stable rank from the entries and sigma")
+@exercise("4.1", "Stable rank without a decomposition")
 def check_rank(answer, rng):
     worst = 0.0
     for shape, small in [((5, 5), 1), ((4, 9), 0.02), ((9, 4), 1), ((6, 3, 3, 3), 0.02), ((4, 8, 4, 4), 1)]:
@@ -33,6 +43,27 @@ def check_rank(answer, rng):
                 "This adds up the singular values themselves. The stable rank adds their squares.",
             ),
             "rank": (float(len(s)), "This is the rank, which counts every singular value as one, however small it is."),
+            "absolute": (
+                [W.double().abs().sum() / s[0] ** 2, W.double().abs().sum() / s[0]],
+                "The entries are added up as they are, without their signs. It is their squares that add up to the energy.",
+            ),
+            "sum": (
+                [W.double().sum() / s[0] ** 2, W.double().sum() / s[0], W.double().sum() ** 2 / s[0] ** 2],
+                "The entries themselves are added up, so they cancel. Square each of them first.",
+            ),
+            "norm": (
+                energy.sqrt() / s[0] ** 2,
+                "The Frobenius norm above is not squared, sigma below is. Both have to be.",
+            ),
+            "mean": (energy / W.numel() / s[0] ** 2, "This is the mean of the squares. The energy is their sum."),
+            "fourth": (
+                energy**2 / s[0] ** 2,
+                "The sum of squares is squared once more: W.norm() ** 2 is the energy already.",
+            ),
+            "share": (
+                energy / s[0] ** 2 / len(s),
+                "This is divided by the number of singular values, too. The stable rank is not.",
+            ),
             "energy": (energy, "This is the energy alone: divide it by the energy of the first component."),
         }
         worst = max(worst, compare(answer(W, sigma), energy / s[0] ** 2, 1e-4, "The stable rank", hints))
@@ -45,18 +76,34 @@ def rows_of(W, dims, root=True):
     return W / (squared.sqrt() if root else squared)
 
 
-@exercise("04-constraint", "weight normalization and its constraint (13)")
+MIN_MAX = "This stretches between the smallest and the largest entry. Normalizing here means dividing by a length."
+
+
+def scaled(W):
+    """W scaled to [0, 1], or to [-1, 1], as a whole or output by output."""
+    axes = tuple(range(1, W.ndim))
+    some = [
+        (W - W.amin(dims, keepdim=True)) / (W.amax(dims, keepdim=True) - W.amin(dims, keepdim=True))
+        for dims in (axes, (0, *axes))
+    ]
+    return some + [2 * one - 1 for one in some]
+
+
+def weight(shape, size, rng):
+    """A random weight whose entries are of the given size, roughly."""
+    return torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * size
+
+
+@exercise("4.2", "The constraint (13)")
 def check_constraint(answer, rng):
-    worst = 0.0
-    for shape, small in [((6, 6), 1), ((4, 9), 0.02), ((9, 4), 1), ((5, 5, 3, 3), 0.02), ((8, 3, 4, 4), 1)]:
-        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * small
+    def case(W):
         value = expect_tuple(answer(W), 2, "What the function returns")
         if getattr(value[1], "shape", None) == W.shape and torch.as_tensor(value[0]).numel() == 1:
             raise Wrong("order", "The normalized weight comes first, then the sum.")
         rows = tuple(range(1, W.ndim))
         hints = {
             "keepdim": (
-                W / W.norm(dim=1) if W.ndim == 2 and shape[0] == shape[1] else 0.0,
+                W / W.norm(dim=1) if W.ndim == 2 and W.shape[0] == W.shape[1] else 0.0,
                 "Without keepdim=True the lengths of the rows meet the columns; it only runs because W is square.",
             ),
             "columns": (
@@ -75,6 +122,15 @@ def check_constraint(answer, rng):
                 W / W.norm(p=1, dim=rows, keepdim=True),
                 "This is the sum of absolute values of each row, not its Euclidean length.",
             ),
+            "min-max": (scaled(W), MIN_MAX),
+            "maximum": (
+                [W / W.abs().amax(), W / W.abs().amax(rows, keepdim=True)],
+                "This divides by the largest entry. The length of a row is the root of the sum of its squares.",
+            ),
+            "mean": (
+                rows_of(W, rows) * math.sqrt(W[0].numel()),
+                "The length is the root of the *sum* of squares; this is that of their mean.",
+            ),
             "sigma": (
                 W / torch.linalg.matrix_norm(matrix_of(W), ord=2),
                 "This is spectral normalization, W / sigma(W).",
@@ -89,7 +145,7 @@ def check_constraint(answer, rng):
                 rows_of(W, (1,)),
                 "Only axis 1 is summed over. A row of a kernel holds the axes 1, 2 and 3 together.",
             )
-        worst = max(worst, compare(value[0], rows_of(W.double(), rows), 1e-4, "The normalized weight", hints))
+        worst = compare(value[0], rows_of(W.double(), rows), 1e-4, "The normalized weight", hints)
         s = torch.linalg.svdvals(matrix_of(rows_of(W.double(), rows)))
         hints = {
             "unsquared": (s.sum(), "The sum is over the squares of the singular values, not over the values."),
@@ -97,15 +153,18 @@ def check_constraint(answer, rng):
                 matrix_of(W).square().sum(),
                 "This is the sum for W as it was given. It is asked for the normalized weight.",
             ),
-            "root": (math.sqrt(shape[0]), "This is the root of the sum: the Frobenius norm. Square it."),
+            "root": (math.sqrt(len(W)), "This is the root of the sum: the Frobenius norm. Square it."),
             "input": (float(matrix_of(W).shape[1]), "This is the number of inputs. The budget does not depend on it."),
             "first": (s[0] ** 2, "This is the square of the largest singular value alone."),
         }
-        worst = max(worst, compare(value[1], float(shape[0]), 1e-4, "The sum of squared singular values", hints))
-    return worst
+        return max(worst, compare(value[1], float(len(W)), 1e-4, "The sum of squared singular values", hints))
+
+    shapes = [((6, 6), 1), ((4, 9), 0.02), ((9, 4), 1), ((5, 5, 3, 3), 0.02), ((8, 3, 4, 4), 1)]
+    cases = ((weight(shape, small, rng),) for shape, small in shapes)
+    return over(answer, cases, case, [*[(W,) for W in small_matrices(rng)], (tidy((2, 1, 2, 2), rng),)])
 
 
-@exercise("04-strongest", "the strongest layer under weight normalization")
+@exercise("4.3", "The strongest layer under WN")
 def check_strongest(answer, rng):
     worst = 0.0
     for d_in, d_out in [(6, 6), (9, 4), (4, 9), (5, 1), (1, 5)]:
@@ -142,7 +201,7 @@ def check_strongest(answer, rng):
     return worst
 
 
-@exercise("04-predict", "where do the singular values end?")
+@exercise("4.5", "Before you run it")
 def check_predict(answer, rng):
     return expect_choice(answer(), "abcd", "b", {
         "b": "Under WN every row chooses on its own, and all choose the direction with the most energy; under SN each "
@@ -153,22 +212,10 @@ def check_predict(answer, rng):
     })  # fmt: skip
 
 
-@exercise("04-clip", "singular-value clipping")
+@exercise("4.6", "Singular-value clipping")
 def check_clip(answer, rng):
-    worst = 0.0
-    for d_out, d_in, share, rank in [
-        (5, 5, 0.4, 5),
-        (4, 8, 0.3, 4),
-        (8, 4, 0.3, 4),
-        (6, 6, 1.5, 6),
-        (1, 5, 0.2, 1),
-        (5, 4, 0.5, 2),
-    ]:
-        W = torch.randn(d_out, d_in, generator=rng)
-        if rank < min(d_out, d_in):
-            W = W[:, :rank] @ torch.randn(rank, d_in, generator=rng)
+    def case(W, bound):
         U, S, Vh = torch.linalg.svd(W.double(), full_matrices=False)
-        bound = share * float(S[0])  # share above 1: nothing to clip
         hints = {
             "kept": (W, "Nothing was clipped."),
             "rescaled": (
@@ -188,25 +235,54 @@ def check_clip(answer, rng):
                 "All singular values are equal to the bound now. Those below it should stay as they are.",
             ),
             "one": (U * S.clamp(max=1.0) @ Vh, "This clips at 1, whatever `bound` is."),
+            "first-only": (
+                W - (float(S[0]) - bound) * torch.outer(U[:, 0], Vh[0]) if S[0] > bound else W,
+                "Only the first singular value was lowered. All that are above the bound have to be.",
+            ),
+            "subtracted": (
+                U * (S - bound).clamp(min=0) @ Vh,
+                "The bound is subtracted from the singular values. Those above it should become equal to it, the others stay.",
+            ),
+            "frobenius": (
+                W * (bound / float(W.double().norm())),
+                "All of W is multiplied by one factor, with the Frobenius norm in it. The small singular values should stay.",
+            ),
+            "squared": (U * S.clamp(max=bound) ** 2 @ Vh, "The singular values have been squared on the way."),
+            "no-u": (torch.diag(S.clamp(max=bound)) @ Vh if len(W) == len(S) else 0.0, "U is missing: U @ diag @ Vh."),
             "cut": (
                 U * torch.where(S > bound, 0.0, S) @ Vh,
                 "The large singular values were removed. They should become equal to the bound.",
             ),
         }
-        if d_out == d_in:
+        if W.shape[0] == W.shape[1]:
             message = (
                 "The right singular vectors are transposed once too often: torch's svd returns them already transposed."
             )
-            hints["transposed"] = (U * S.clamp(max=bound) @ Vh.mT, message)
-        worst = max(worst, compare(answer(W, bound), U * S.clamp(max=bound) @ Vh, 1e-4, "The matrix", hints))
-    return worst
+            both = [torch.linalg.svd(A) for A in (W, W.double())]  # the signs depend on the precision
+            hints["transposed"] = ([U * S.clamp(max=bound) @ Vh.mT for U, S, Vh in both], message)
+        return compare(answer(W, bound), U * S.clamp(max=bound) @ Vh, 1e-4, "The matrix", hints)
+
+    def cases():
+        for d_out, d_in, share, rank in [
+            (5, 5, 0.4, 5),
+            (4, 8, 0.3, 4),
+            (8, 4, 0.3, 4),
+            (6, 6, 1.5, 6),
+            (1, 5, 0.2, 1),
+            (5, 4, 0.5, 2),
+        ]:
+            W = torch.randn(d_out, d_in, generator=rng)
+            if rank < min(d_out, d_in):
+                W = W[:, :rank] @ torch.randn(rank, d_in, generator=rng)
+            yield W, share * float(torch.linalg.svdvals(W.double())[0])  # share above 1: nothing to clip
+
+    small = [(W, share * float(torch.linalg.svdvals(W)[0])) for W in small_matrices(rng) for share in (0.75, 0.25)]
+    return over(answer, cases(), case, small)
 
 
-@exercise("04-bug", "weight normalization of a convolution, mended")
+@exercise("4.4", "Find the bug")
 def check_bug(answer, rng):
-    worst = 0.0
-    for shape, small in [((4, 4, 3, 3), 1), ((6, 2, 4, 4), 0.02), ((2, 6, 3, 3), 1), ((5, 1, 3, 3), 0.02)]:
-        W = torch.randn(shape, generator=rng) * float(torch.rand((), generator=rng) * 3 + 0.3) * small
+    def case(W):
         hints = {
             "unchanged": (rows_of(W, (2, 3), root=False), "Both mistakes are still there: look at the axes, and at what a length is."),
             "kernels": (rows_of(W, (2, 3)), "One mended: the root is there. But each small kernel still has a length of its own; a row holds all of an output's kernels."),
@@ -214,12 +290,21 @@ def check_bug(answer, rng):
             "columns": (rows_of(W, (0, 2, 3)), "This gives each input channel length 1. Rows belong to outputs, which are axis 0."),
             "frobenius": (W / W.norm(), "One length for all outputs together: Frobenius normalization. WN has one for each output."),
             "last": (rows_of(W, (1,)), "The root is there. But only axis 1 is summed over; a row of a kernel holds the axes 1, 2 and 3 together."),
-            "budget": (W / W.norm() * math.sqrt(shape[0]), "The sum of squared singular values is right now, but it is one factor for all: each row must have length 1 on its own."),
+            "axes": ([rows_of(W, (1, 2)), rows_of(W, (1, 3))], "Two of the three axes of a row are summed over: it takes 1, 2 and 3."),
+            "entries": ([W / W.norm(p=1, dim=(1, 2, 3), keepdim=True), W / W.flatten(1).norm(p=1, dim=1).view(-1, 1, 1, 1)], "This is the sum of absolute values of each row, not its Euclidean length."),
+            "mean": (rows_of(W, (1, 2, 3)) * math.sqrt(W[0].numel()), "A length is the root of the *sum* of squares; this is that of their mean."),
+            "min-max": (scaled(W), MIN_MAX),
+            "maximum": ([W / W.abs().amax(), W / W.abs().amax((1, 2, 3), keepdim=True)], "This divides by the largest entry. A length is the root of the sum of squares."),
+            "sigma": (W / torch.linalg.matrix_norm(matrix_of(W), ord=2), "This is spectral normalization. WN divides each row by its own length."),
+            "budget": (W / W.norm() * math.sqrt(len(W)), "The sum of squared singular values is right now, but it is one factor for all: each row must have length 1 on its own."),
         }  # fmt: skip
-        if shape[0] == shape[1]:
+        if W.shape[0] == W.shape[1]:
             hints["keepdim"] = (
                 W / W.norm(dim=1),
                 "Only axis 1 is summed over, and without keepdim=True the lengths meet the wrong axes.",
             )
-        worst = max(worst, compare(answer(W), rows_of(W.double(), (1, 2, 3)), 1e-4, "The normalized kernel", hints))
-    return worst
+        return compare(answer(W), rows_of(W.double(), (1, 2, 3)), 1e-4, "The normalized kernel", hints)
+
+    shapes = [((4, 4, 3, 3), 1), ((6, 2, 4, 4), 0.02), ((2, 6, 3, 3), 1), ((5, 1, 3, 3), 0.02)]
+    small = [(tidy((2, 1, 2, 2), rng),), (tidy((2, 2, 1, 2), rng),)]
+    return over(answer, ((weight(shape, size, rng),) for shape, size in shapes), case, small)

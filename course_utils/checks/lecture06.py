@@ -16,7 +16,7 @@ def _product(factors, n):
     return product
 
 
-@exercise("06-product", "the product")
+@exercise("6.1", "The product")
 def check_product(answer, rng):
     """Against autograd's Jacobian of a loop, for several lengths."""
     worst = 0.0
@@ -44,6 +44,11 @@ def check_product(answer, rng):
             "values": (_product([torch.diag(1 - h) @ W for h in hs], n), "Your slopes are 1 - h; the slope of tanh is 1 - h^2."),
             "tanh-twice": (_product([torch.diag(1 - torch.tanh(h) ** 2) @ W for h in hs], n), "You apply tanh to the states once more: they are already values of tanh, so the slope is 1 - h^2."),
             "no-slopes": (torch.linalg.matrix_power(W, T), "This is the power of W, the Jacobian of a linear network: the slopes 1 - h^2 are missing."),
+            "entrywise": (
+                [torch.stack([s @ W for s in slopes]).prod(0), torch.stack([s @ W for s in slopes]).prod(0).diag().diag()],
+                "The factors are multiplied entry by entry. The chain rule multiplies matrices: @, not *.",
+            ),
+            "sum": (sum(s @ W for s in slopes), "The factors are added. The chain rule multiplies them."),
             "last-missing": (_product([s @ W for s in slopes[:-1]], n), "One factor is missing, that of the last state."),
             "first-missing": (_product([s @ W for s in slopes[1:]], n), "One factor is missing, that of the first state: h_1 depends on h_0 as well."),
             "transposed": (truth.T, "This is the transpose: row i, column j should be the derivative of entry i of h_T in entry j of h_0."),
@@ -52,7 +57,7 @@ def check_product(answer, rng):
     return worst
 
 
-@exercise("06-certain", "how soon is it certain")
+@exercise("6.2", "How soon is it certain?")
 def check_certain(answer, rng):
     """Closed form, away from whole numbers and from slope * sigma = 1; then the cases that never end."""
     done = 0
@@ -110,7 +115,7 @@ def check_certain(answer, rng):
             )
 
 
-@exercise("06-bomb", "the quiet bomb")
+@exercise("6.3", "The quiet bomb")
 def check_bomb(answer, rng):
     """Trace, determinant, fixed point, distance from the kink, and the growth of autograd's Jacobian."""
     worst = 0.0
@@ -172,7 +177,7 @@ LSTM_BUGS = {
 }
 
 
-@exercise("06-lstm", "three bugs in a cell")
+@exercise("6.4", "Three bugs in a cell")
 def check_lstm(answer, rng):
     """Against torch.nn.LSTMCell in double precision; each bug that is left, alone or with others, is named."""
     worst = 0.0
@@ -215,7 +220,7 @@ def check_lstm(answer, rng):
     return worst
 
 
-@exercise("06-bias", "a bias for T steps")
+@exercise("6.5", "A bias for T steps")
 def check_bias(answer, rng):
     """The closed form, without cancellation, up to T = 10^6."""
     worst = 0.0
@@ -244,7 +249,7 @@ def check_bias(answer, rng):
     return max(worst, abs(big / truth - 1))
 
 
-@exercise("06-implicit", "through the fixed point")
+@exercise("6.6", "Through the fixed point")
 def check_implicit(answer, rng):
     """Against autograd through many rounds of the iteration."""
     worst = 0.0

@@ -12,7 +12,7 @@ def _uniform(low, high, rng):
     return low + (high - low) * float(torch.rand((), generator=rng))
 
 
-@exercise("07-scale", "how large are the entries")
+@exercise("7.1", "How large are the entries?")
 def check_scale(answer, rng):
     """The closed form; the shapes are not square, so that inputs and outputs can be told apart where it matters."""
     worst = 0.0
@@ -33,7 +33,7 @@ def check_scale(answer, rng):
     return worst
 
 
-@exercise("07-rate", "the best R1")
+@exercise("7.2", "The best R1")
 def check_rate(answer, rng):
     """Eigenvalues of the linearised game, by a general routine, on both sides of the best strength."""
     worst = 0.0
@@ -59,7 +59,7 @@ def check_rate(answer, rng):
     return worst
 
 
-@exercise("07-orbit", "where it settles")
+@exercise("7.3", "Where it settles")
 def check_orbit(answer, rng):
     """The closed form, with norms and learning rates away from 1, where mistakes would hide."""
     worst = 0.0
@@ -80,7 +80,7 @@ def check_orbit(answer, rng):
     return worst
 
 
-@exercise("07-abs", "the absolute value by construction")
+@exercise("7.4", "The absolute value, by construction")
 def check_abs(answer, rng):
     """Norms by SVD, and the network's values on a grid, computed here."""
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
@@ -137,7 +137,7 @@ def check_abs(answer, rng):
     return worst
 
 
-@exercise("07-radius", "the certified radius")
+@exercise("7.5", "The certified radius")
 def check_radius(answer, rng):
     """An independent formula with sorting, on batches with right and wrong answers and a K that is not 1."""
     worst = 0.0
@@ -175,7 +175,7 @@ def check_radius(answer, rng):
     return worst
 
 
-@exercise("07-gram", "a bound that does not overflow")
+@exercise("7.6", "A bound that does not overflow")
 def check_gram(answer, rng):
     """The p-norm of the singular values in double precision; then matrices whose squares leave single precision."""
     worst = 0.0

@@ -2,7 +2,7 @@
 
     from harness import Case, test_exercise  # noqa: F401
 
-    CASES = [Case("03-sigma", right=[f, g], wrong={"squared": h, "value": [p, q], "none": r}), ...]
+    CASES = [Case("3.8", right=[f, g], wrong={"squared": h, "value": [p, q], "none": r}), ...]
 
 For each Case ``test_exercise`` (parametrized by conftest.py) requires: the lecture's solution is right, the stub of the
 generated exercise is "not attempted", at least two other answers in ``right`` are right, and at least four in ``wrong``
@@ -50,12 +50,13 @@ def setup(number):
 
 
 def answer_from(id, kind):
-    """What the cell ``check-<id>`` hands to ``check``, after the cells "setup" and ``solve-<id>`` and nothing else."""
-    cells, names, answers = notebook(id[:2], kind), dict(setup(id[:2])), []
+    """What the cell ``check-<id>`` (with - for .) hands to ``check``, after the cells "setup" and ``solve-<id>`` and nothing else."""
+    number, cell_id = id.split(".")[0].zfill(2), id.replace(".", "-")
+    cells, names, answers = notebook(number, kind), dict(setup(number)), []
     names["check"] = lambda exercise_id, answer: answers.append(answer)
-    for cell in (f"solve-{id}", f"check-{id}"):
+    for cell in (f"solve-{cell_id}", f"check-{cell_id}"):
         exec(compile(cells[cell], f"<{cell} in the {kind}>", "exec"), names)
-    assert len(answers) == 1, f"the cell check-{id} should call check once"
+    assert len(answers) == 1, f"the cell check-{cell_id} should call check once"
     return answers[0]
 
 

@@ -34,7 +34,7 @@ class Rescale:
 
 CASES = [
     Case(
-        "00-pixels",
+        "0.1",
         right=[by_lerp, in_double, in_numpy, Rescale()],
         wrong={
             "half": lambda images: images / 2,
@@ -53,7 +53,7 @@ CASES = [
         },
     ),
     Case(
-        "00-prediction",
+        "0.2",
         right=[lambda: "b", lambda: "B"],
         wrong={"choice-a": lambda: "a", "choice-c": lambda: "c", "option": lambda: "d", "type": lambda: 2},
     ),

@@ -5,7 +5,7 @@ import torch
 from harness import Case, test_exercise  # noqa: F401
 from torch.distributions import Normal
 
-# ---------------------------------------------------------------- 01-optimal
+# ---------------------------------------------------------------- 1.1
 
 
 def by_distributions(x, mean_q, std_q, mean_p, std_p):
@@ -76,7 +76,35 @@ def as_variances(x, mean_q, std_q, mean_p, std_p):
     return by_distributions(x, mean_q, std_q**0.5, mean_p, std_p**0.5)
 
 
-# ---------------------------------------------------------------- 01-sigma
+def with_epsilon(epsilon):
+    def answer(*args):
+        q, p = densities(*args)
+        return torch.log(q + epsilon) - torch.log(p + epsilon)
+
+    return answer
+
+
+def epsilon_below(x, mean_q, std_q, mean_p, std_p):
+    q, p = (Normal(m, s).log_prob(x).exp() for m, s in ((mean_q, std_q), (mean_p, std_p)))
+    return torch.log(q / (p + 1e-8) + 1e-8)
+
+
+def logit_of_d(*args):
+    q, p = densities(*args)
+    return torch.logit(q / (q + p))
+
+
+def logs_of_d(*args):
+    q, p = densities(*args)
+    return torch.log(q / (q + p)) - torch.log(1 - q / (q + p))
+
+
+def slope_of_f(x, *args):
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(by_distributions(x, *args).sum(), x)[0]
+
+
+# ---------------------------------------------------------------- 1.3
 
 
 def by_eigenvalues(W):
@@ -103,7 +131,41 @@ def scanned(W, low=0.0, high=math.pi, pick=torch.max):
     return pick((W @ torch.stack([t.cos(), t.sin()])).norm(dim=0))
 
 
-# ---------------------------------------------------------------- 01-bug and 01-residual
+def in_steps_of(degrees):
+    def answer(W):
+        t = torch.deg2rad(torch.arange(0, 180, degrees).float())
+        return (W @ torch.stack([t.cos(), t.sin()])).norm(dim=0).max()
+
+    answer.__name__ = f"steps_of_{degrees}"
+    return answer
+
+
+def three_digits(W):
+    return float(f"{scanned(W):.3g}")
+
+
+def cut_off(W):
+    value = float(scanned(W))
+    unit = 10 ** (math.floor(math.log10(value)) - 2)
+    return math.floor(value / unit) * unit
+
+
+def angle_of(W, unit=1.0):
+    t = torch.linspace(0, math.pi, 2000)
+    return t[(W @ torch.stack([t.cos(), t.sin()])).norm(dim=0).argmax()] * unit
+
+
+def formula_on(S):
+    return 0.5 * (S.trace() + (S.trace() ** 2 - 4 * S.det()).sqrt())
+
+
+def not_unit(W):
+    t = torch.linspace(-1, 1, 401)
+    h = torch.cat([torch.stack([t, torch.ones(401)]), torch.stack([torch.ones(401), t])], dim=1)
+    return (W @ h).norm(dim=0).max()
+
+
+# ---------------------------------------------------------------- 1.4 and 1.6
 
 
 def sigma(W):
@@ -161,7 +223,7 @@ def residual_recursive(blocks):
     return residual_recursive(blocks[:-1]) * (s + a * b)
 
 
-# ---------------------------------------------------------------- 01-tight
+# ---------------------------------------------------------------- 1.5
 
 
 def outer_basis(sizes, sigmas):  # only entry (0, 0) is not zero
@@ -249,25 +311,31 @@ def in_numpy(sizes, sigmas):
 
 
 CASES = [
-    Case("01-optimal", right=[by_distributions, in_double, as_polynomial, in_loops],
+    Case("1.1", right=[by_distributions, in_double, as_polynomial, in_loops],
          wrong={"sign": lambda *a: -by_distributions(*a), "sigmoid": lambda *a: by_distributions(*a).sigmoid(),
                 "ratio": lambda *a: by_distributions(*a).exp(), "underflow": [log_of_densities, log_of_densities_eps],
+                "epsilon": [with_epsilon(1e-12), with_epsilon(1e-8), with_epsilon(1e-4), epsilon_below], "through-d": [logit_of_d, logs_of_d],
+                "slope": slope_of_f, "log-q": lambda x, m, s, *_: Normal(m, s).log_prob(x), "log-d": lambda *a: torch.nn.functional.logsigmoid(by_distributions(*a)),
+                "argument-order": [lambda x, m, s, n, t: by_distributions(x, m, t, n, s), lambda x, m, s, n, t: by_distributions(x, n, s, m, t)],
                 "normalizer": without_normalizer, "log-squared": squared_normalizer, "log-sign": turned_normalizer,
                 "half": without_half, "variance": as_variances, "squared-std": with_squared_std,
                 "no-log-std-q": plus(lambda q, p: math.log(q)), "no-log-std-p": plus(lambda q, p: -math.log(p)),
                 "two-pi": plus(lambda q, p: -math.log(2 * math.pi)), "two-pi-half": plus(lambda q, p: -math.log(2 * math.pi) / 2),
                 "two-pi-plus": plus(lambda q, p: math.log(2 * math.pi)), "two-pi-plus-half": plus(lambda q, p: math.log(2 * math.pi) / 2), "shape": [lambda *a: by_distributions(*a)[None], lambda *a: by_distributions(*a).squeeze()],
-                "value": [lambda x, a, b, c, d: by_distributions(x, c, b, a, d), plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
-    Case("01-predict", right=[lambda: "b", lambda: " B "],
+                "value": [plus(lambda q, p: 2 * torch.rand(()).item() - 1)]}),
+    Case("1.2", right=[lambda: "b", lambda: " B "],
          wrong={"choice-a": lambda: "a", "choice-c": lambda: "C", "option": lambda: "d", "none": lambda: None, "type": lambda: 2}),
-    Case("01-sigma", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1)],
-         wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": lambda W: torch.linalg.eigvals(W).abs().max(),
+    Case("1.3", right=[by_the_hint, by_eigenvalues, by_loop, sigma, lambda W: np.linalg.norm(W.numpy(), 2), lambda W: sigma(W.double()).reshape(1), three_digits, cut_off, in_steps_of(5), in_steps_of(1)],
+
+         wrong={"squared": [lambda W: sigma(W) ** 2, without_the_root], "frobenius": lambda W: W.norm(), "eigenvalue": [lambda W: torch.linalg.eigvals(W).abs().max(), formula_on],
                 "smallest": lambda W: scanned(W, pick=torch.min), "quadrant": lambda W: scanned(W, 0, math.pi / 2),
                 "largest-entry": lambda W: W.abs().max(), "columns": lambda W: W.norm(dim=0).max(), "rows": lambda W: W.norm(dim=1).max(),
                 "sum": lambda W: torch.linalg.matrix_norm(W, ord=math.inf), "column-sum": lambda W: torch.linalg.matrix_norm(W, ord=1),
                 "nuclear": lambda W: torch.linalg.svdvals(W).sum(), "determinant": lambda W: W.det().abs().sqrt(),
+                "coarse": [in_steps_of(10), in_steps_of(15)], "angle": [angle_of, lambda W: angle_of(W, 180 / math.pi)],
+                "elementwise": lambda W: formula_on(W.T * W).sqrt(), "det": [torch.det, lambda W: W.det().abs()], "above": not_unit,
                 "value": [lambda W: 3 * torch.rand(()), lambda W: 2.0, from_first_axis, at_least_one], "shape": torch.linalg.svdvals}),
-    Case("01-bug", right=[bound_in_double, bound_step_by_step, bound_numpy],
+    Case("1.4", right=[bound_in_double, bound_step_by_step, bound_numpy],
          wrong={"untouched": colleague, "frobenius": lambda w, s: prod(W.norm() for W in w) * s ** (len(w) - 1),
                 "activation": lambda w, s: prod(map(sigma, w)), "sum": lambda w, s: sum(map(sigma, w)) * s ** (len(w) - 1),
                 "frobenius-activation": lambda w, s: prod(W.norm() for W in w), "sum-activation": lambda w, s: sum(map(sigma, w)),
@@ -278,9 +346,12 @@ CASES = [
                 "squared": lambda w, s: prod(sigma(W) ** 2 for W in w) * s ** (len(w) - 1),
                 "zero": times_equals, "last": lambda w, s: prod(sigma(W) * s for W in w[:-1]),
                 "last-slope": lambda w, s: prod(map(sigma, w[:-1])) * s ** max(len(w) - 2, 0),
-                "last-activation": lambda w, s: prod(map(sigma, w[:-1])), "value": lambda w, s: 100 * torch.rand(()),
+                "last-activation": lambda w, s: prod(map(sigma, w[:-1])), "too-few": lambda w, s: prod(map(sigma, w)) * s ** max(len(w) - 2, 0),
+                "slope-times": lambda w, s: prod(map(sigma, w)) * s * (len(w) - 1), "sum-inside": lambda w, s: sum(s * sigma(W) for W in w),
+                "only-above-1": lambda w, s: prod(map(sigma, w)) * max(s, 1) ** (len(w) - 1), "first-only": lambda w, s: sigma(w[0]),
+                "value": lambda w, s: 100 * torch.rand(()),
                 "none": lambda w, s: None, "inplace": lambda w, s: prod(s * sigma(w.pop()) for _ in range(len(w))) / s}),
-    Case("01-tight", right=[in_numpy, outer_basis, positive_random, full_rank, negative_last],
+    Case("1.5", right=[in_numpy, outer_basis, positive_random, full_rank, negative_last],
          wrong={"loose": random_scaled, "frobenius": frobenius_scaled, "transposed": transposed, "dtype": integer_weights,
                 "kink": lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0], torch.zeros(sizes[0])),
                 "unit": lambda sizes, sigmas: (ones(sizes, lambda i, a, b: (a * b) ** -0.5), torch.ones(sizes[0])),
@@ -289,8 +360,9 @@ CASES = [
                 "scale": lambda sizes, sigmas: (ones(sizes, lambda i, a, b: sigmas[i]), torch.ones(sizes[0])),
                 "shape": [lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0], torch.ones(sizes[0] + 1)),
                           lambda sizes, sigmas: (outer_basis(sizes, sigmas)[0][:2], torch.ones(sizes[0]))],
+                "pair": [lambda sizes, sigmas: outer_basis(sizes, sigmas)[0], lambda sizes, sigmas: (*outer_basis(sizes, sigmas)[0], torch.ones(sizes[0]))],
                 "type": lambda sizes, sigmas: torch.ones(3)}),
-    Case("01-residual", right=[residual_in_double, residual_recursive,
+    Case("1.6", right=[residual_in_double, residual_recursive,
                                lambda blocks: np.prod([np.linalg.norm(s, 2) + np.linalg.norm(a, 2) * np.linalg.norm(b, 2) for s, a, b in blocks])],
          wrong={"product": lambda B: prod(sigma(s) * sigma(a) * sigma(b) for s, a, b in B), "no-shortcut": lambda B: prod(sigma(a) * sigma(b) for s, a, b in B),
                 "identity": lambda B: prod(1 + sigma(a) * sigma(b) for s, a, b in B),
@@ -299,5 +371,8 @@ CASES = [
                 "maximum": lambda B: prod(max(sigma(s), sigma(a) * sigma(b)) for s, a, b in B),
                 "root": lambda B: prod(torch.hypot(sigma(s), sigma(a) * sigma(b)) for s, a, b in B),
                 "collapsed": lambda B: prod(sigma(s) + sigma(b @ a) for s, a, b in B),
+                "zero": lambda B: 0.0 * residual_in_double(B), "first-block": lambda B: residual_in_double(B[:1]), "last-block": lambda B: residual_in_double(B[-1:]),
+                "merged": lambda B: prod(sigma(s + b @ a) for s, a, b in B), "triple": lambda B: prod(sigma(a) + sigma(b) * sigma(s) for s, a, b in B),
+                "extra-one": lambda B: prod(1 + sigma(s) + sigma(a) * sigma(b) for s, a, b in B),
                 "frobenius": lambda B: prod(s.norm() + a.norm() * b.norm() for s, a, b in B)}),
 ]  # fmt: skip

@@ -4,6 +4,9 @@ import torch
 from harness import Case, test_exercise  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
+
+from course_utils.checks import core
 
 
 def svd1(W):
@@ -17,6 +20,11 @@ def uv(W):
 
 
 # 2.1 -----------------------------------------------------------------------------------------------------------------
+def svd_columns(W):
+    U, _, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U, Vh.T
+
+
 def gradient_by_eigenvectors(W):
     v = torch.linalg.eigh(W.T @ W).eigenvectors[:, -1]
     return torch.einsum("i,j->ij", W @ v / (W @ v).norm(), v)
@@ -89,6 +97,33 @@ def orthogonal_to_normalized(W, H, s, uv, N, c):
 
 
 # 2.3 -----------------------------------------------------------------------------------------------------------------
+def direction_by_columns(W, H):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return (H - (U[:, 0] @ H @ Vh[:, 0]) * W / S[0]) / S[0]
+
+
+def gradient_with_columns(W, delta, h):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    E = delta.T @ h / len(h)
+    return (E - (E * W).sum() / S[0] * torch.outer(U[:, 0], Vh[:, 0])) / S[0]
+
+
+def gradient_over_features(W, delta, h):
+    s, u, v = svd1(W)
+    E = delta.T @ h / h.shape[1]
+    return (E - (E * W).sum() / s * torch.outer(u, v)) / s
+
+
+def vanish_with_column(W):
+    U, S, Vh = torch.linalg.svd(W)
+    return torch.stack([U[:, 0]] * 2), torch.stack([Vh[:, 0] + Vh[1], Vh[:, 0] - Vh[1]])
+
+
+def vanish_with_row(W):
+    U, S, Vh = torch.linalg.svd(W)
+    return torch.stack([U[0]] * 2), torch.stack([Vh[0] + Vh[1], Vh[0] - Vh[1]])
+
+
 def gradient_by_autograd(W, delta, h):
     leaf = W.clone().requires_grad_()
     y = h @ (leaf / torch.linalg.matrix_norm(leaf, 2)).T
@@ -519,6 +554,12 @@ def update_by_norm(W, u):
     return W / (W @ v).norm(), F.normalize((W * v).sum(1), dim=0), v
 
 
+def update_thrice(W, u):
+    for _ in range(3):
+        W_sn, u, v = update_by_norm(W, u)
+    return W_sn, u, v
+
+
 def update_original(W, u):
     v = W @ u / (W @ u).norm()
     u = W.T @ v / (W.T @ v).norm()
@@ -539,7 +580,102 @@ def update(change):
     return answer
 
 
-# 2.8 -----------------------------------------------------------------------------------------------------------------
+# 2.9 -----------------------------------------------------------------------------------------------------------------
+def restarted(fill, rounds=15, train=True, back=True):
+    """An answer that fills the stored weight by ``fill(layer, init)``, then lets u and v catch up."""
+
+    def restart(layer, init):
+        before = layer.training
+        fill(layer, init)
+        if train:
+            layer.train()
+        for _ in range(rounds):
+            layer.weight  # noqa: B018
+        return layer.train(before) if back else layer
+
+    return restart
+
+
+def fill_stored(layer, init):
+    init(layer.parametrizations.weight.original)
+
+
+def fill_assigned(layer, init):
+    layer.weight = init(torch.empty_like(layer.weight))  # right_inverse stores it
+
+
+def fill_data(layer, init):
+    layer.parametrizations.weight.original.data.copy_(init(torch.zeros(layer.weight.shape)))
+
+
+def fill_in_use(layer, init):
+    init(layer.weight)
+
+
+def fill_new_parameter(layer, init):
+    new = nn.Parameter(init(torch.empty_like(layer.parametrizations.weight.original)))
+    layer.parametrizations.weight.original = new
+
+
+def restart_by_forward_passes(layer, init):
+    before = layer.training
+    init(layer.parametrizations.weight.original)
+    layer.train(True)
+    x = torch.zeros(1, layer.weight.shape[1], *[5] * (layer.weight.dim() - 2))
+    for _ in range(20):
+        layer(x)
+    layer.train(before)
+    return layer
+
+
+def restart_half_in_training(layer, init):
+    layer = restarted(fill_stored)(layer, init)
+    before, layer.training = layer.training, True
+    layer.training = before
+    layer.parametrizations.train(not before)
+    return layer
+
+
+def restart_overwritten(layer, init):
+    init(layer.parametrizations.weight.original)
+    layer.weight = layer.weight.detach() / 2
+    return layer
+
+
+def restart_bare(layer, init):
+    parametrize.remove_parametrizations(layer, "weight")
+    init(layer.weight)
+    return layer
+
+
+def restart_twice(layer, init):
+    fill_stored(layer, init)
+    return parametrizations.spectral_norm(layer)
+
+
+# 2.10 ----------------------------------------------------------------------------------------------------------------
+def rest_from_all_down_tensor(a, rho):
+    for m in range(len(a), 0, -1):  # from the most tied values to the fewest
+        s = float(a[:m].sum()) / (m + rho)
+        if s <= a[m - 1]:
+            return torch.tensor([min(float(x), s) for x in a])
+
+
+def rest_by_largest_ceiling(a, rho):
+    sums = a.cumsum(0) / (torch.arange(1, len(a) + 1) + rho)
+    return torch.minimum(a, sums.max()).numpy()
+
+
+def rest_first(a, rho):
+    a = a.clone()
+    a[0] = a[0] / (1 + rho)
+    return a
+
+
+def rest_ceiling(a, rho, times=1.0):
+    return max(float(a[:m].sum()) / (m + times * rho) for m in range(1, len(a) + 1))
+
+
 class Division(torch.autograd.Function):
     """Right; the wrong ones below have another backward pass."""
 
@@ -597,7 +733,7 @@ def uv_exact(W):
 
 CASES = [
     Case(
-        "02-sigma-gradient",
+        "2.1",
         right=[gradient_by_eigenvectors, gradient_in_double_other_sign, gradient_by_loops, lambda W: uv(W).numpy()],
         wrong={
             "transposed": lambda W: uv(W).T,
@@ -606,16 +742,18 @@ CASES = [
             "all": gradient_all,
             "smallest": gradient_smallest,
             "normalized": lambda W: W / svd1(W)[0],
-            "column": gradient_columns,
-            "row": gradient_rows,
+            "column": [gradient_columns, gradient_rows],
+            "frobenius": lambda W: W / W.norm(),
+            "absolute": [lambda W: uv(W).abs(), lambda W: torch.outer(svd1(W)[1].abs(), svd1(W)[2].abs())],
+            "second": lambda W: torch.outer(*[x[:, min(1, x.shape[1] - 1)] for x in svd_columns(W)]),
             "one": lambda W: svd1(W)[0],
             "shape": lambda W: svd1(W)[1],
-            "value": [torch.zeros_like, lambda W: uv(W).abs()],
+            "value": torch.zeros_like,
             "none": lambda W: None,
         },
     ),
     Case(
-        "02-direction",
+        "2.2",
         right=[direction_by_jvp, direction_by_quotient_rule, direction_by_sum],
         wrong={
             "ignored": direction(lambda W, H, s, uv, N, c: H / s),
@@ -625,17 +763,28 @@ CASES = [
             "sign": direction(lambda W, H, s, uv, N, c: (H + c * N) / s),
             "adjoint": direction(lambda W, H, s, uv, N, c: (H - (H * N).sum() * uv) / s),
             "rank-one": direction(lambda W, H, s, uv, N, c: (H - c * uv) / s),
-            "orthogonal": [
-                direction(lambda W, H, s, uv, N, c: (H - (H * W).sum() / W.square().sum() * W) / s),
-                direction(orthogonal_to_normalized),
-            ],
+            "projection": direction(lambda W, H, s, uv, N, c: (H - (H * W).sum() / W.square().sum() * W) / s),
+            "orthogonal": direction(orthogonal_to_normalized),
             "gradient-only": direction(lambda W, H, s, uv, N, c: c),
-            "value": [lambda W, H: W, lambda W, H: H],
+            "second-term": direction(lambda W, H, s, uv, N, c: -c * N / s),
+            "entrywise": direction(lambda W, H, s, uv, N, c: (H - uv * H * N) / s),
+            "matrix-product": [
+                direction(lambda W, H, s, uv, N, c: (H - (uv @ H if W.shape[0] == W.shape[1] else uv.T @ H) * N) / s),
+                direction(lambda W, H, s, uv, N, c: (H - uv.T @ H @ N) / s),
+                direction(lambda W, H, s, uv, N, c: (H - N @ (uv.T @ H)) / s),
+            ],
+            "whole-step": lambda W, H: (W + H) / svd1(W + H)[0],
+            "column": direction_by_columns,
+            "swapped": lambda W, H: (H - (svd1(W)[2] @ H @ svd1(W)[1]) * W / svd1(W)[0]) / svd1(W)[0],
+            "entrywise+undivided": direction(lambda W, H, s, uv, N, c: H - uv * H * N),
+            "raw+sign": direction(lambda W, H, s, uv, N, c: (H + c * W) / s),
+            "unchanged": lambda W, H: H,
+            "value": [lambda W, H: W, direction(lambda W, H, s, uv, N, c: s * H + c)],
             "inplace": lambda W, H: H.sub_(1),
         },
     ),
     Case(
-        "02-gradient",
+        "2.3",
         right=[gradient_by_autograd, gradient_by_einsum, gradient_example_by_example],
         wrong={
             "sum": gradient(lambda E, lam, uv, s, N, n: n * (E - lam * uv) / s),
@@ -655,12 +804,18 @@ CASES = [
             "means-outside": product_of_means_but_lambda,
             "transposed": transposed_e,
             "transposed-all": gradient(lambda E, lam, uv, s, N, n: ((E - lam * uv) / s).T),
+            "column": gradient_with_columns,
+            "features": gradient_over_features,
+            "lambda-entrywise": gradient(lambda E, lam, uv, s, N, n: (E - E * N * uv) / s),
+            "lambda-mean": gradient(lambda E, lam, uv, s, N, n: (E - (E * N).mean() * uv) / s),
+            "sum+sign": gradient(lambda E, lam, uv, s, N, n: n * (E + lam * uv) / s),
+            "sum+undivided": gradient(lambda E, lam, uv, s, N, n: n * (E - lam * uv)),
             "value": gradient(lambda E, lam, uv, s, N, n: uv),
             "raises": lambda W, delta, h: delta @ h,
         },
     ),
     Case(
-        "02-vanish",
+        "2.4",
         right=[vanish_with_weights, vanish_large_batch, vanish_any_other_vector, vanish_as_list],
         wrong={
             "order": [vanish_order, vanish_swapped],
@@ -668,13 +823,15 @@ CASES = [
             "single": lambda W: (svd1(W)[1][None], svd1(W)[2][None]),
             "parallel": lambda W: (svd1(W)[1].expand(3, -1), svd1(W)[2].expand(3, -1)),
             "weight": vanish_along_weight,
-            "gradient": [vanish_second, vanish_biased, lambda W: (torch.randn(9, len(W)), torch.randn(9, len(W.T)))],
+            "not-v1": [vanish_with_column, vanish_biased],
+            "not-u1": vanish_with_row,
+            "gradient": [vanish_second, lambda W: (torch.randn(9, len(W)), torch.randn(9, len(W.T)))],
             "shape": [lambda W: (svd1(W)[1], svd1(W)[2]), lambda W: (torch.randn(2, 9), torch.randn(2, 9))],
             "type": lambda W: torch.zeros(4),
         },
     ),
     Case(
-        "02-predict",
+        "2.5",
         right=[
             lambda: ("grows", 100),
             lambda: ["Grows", 100.0],
@@ -694,7 +851,7 @@ CASES = [
         },
     ),
     Case(
-        "02-layer",
+        "2.7",
         right=[Layer, TorchOrder, ByHand, Bilinear],
         wrong={
             "parameter": AsParameters,
@@ -729,7 +886,7 @@ CASES = [
         },
     ),
     Case(
-        "02-bug",
+        "2.6",
         right=[update_with_module, update_by_norm],
         wrong={
             "swapped": [update_original, update_original_divided],
@@ -742,11 +899,66 @@ CASES = [
             "rank-one": update(lambda W, u0, u, v, s: (s * torch.outer(u, v), u, v)),
             "scaled-rank-one": update(lambda W, u0, u, v, s: (torch.outer(u, v), u, v)),
             "unchanged": update(lambda W, u0, u, v, s: (W.clone(), u, v)),
+            "exact": [
+                update(lambda W, u0, u, v, s: (W / svd1(W)[0], u, v)),
+                lambda W, u: (W / svd1(W)[0], *svd1(W)[1:]),
+            ],
+            "frobenius": update(lambda W, u0, u, v, s: (W / W.norm(), u, v)),
+            "rounds": update_thrice,
+            "sign": update(lambda W, u0, u, v, s: (W / s, -u, -v)),
             "type": lambda W, u: W,
         },
     ),
     Case(
-        "02-backward",
+        "2.9",
+        right=[
+            restarted(fill_stored, rounds=40),
+            restarted(fill_assigned),
+            restarted(fill_data, rounds=20),
+            restart_by_forward_passes,
+        ],
+        wrong={
+            "ignored": [restarted(fill_in_use), lambda layer, init: layer],
+            "stale": [restarted(fill_stored, rounds=0), restarted(fill_assigned, rounds=0)],
+            "eval": restarted(fill_stored, train=False),
+            "mode": [
+                restarted(fill_stored, back=False),
+                lambda l, i: restarted(fill_stored)(l, i).eval(),
+                restart_half_in_training,
+            ],
+            "parameter": restarted(fill_new_parameter),
+            "overwritten": restart_overwritten,
+            "bare": restart_bare,
+            "twice": restart_twice,
+            "type": lambda layer, init: layer.weight,
+            "none": fill_stored,
+            "raises": lambda layer, init: init(layer.original),
+        },
+    ),
+    Case(
+        "2.10",
+        right=[
+            rest_from_all_down_tensor,
+            rest_by_largest_ceiling,
+            lambda a, rho: rest_by_largest_ceiling(a.double(), rho),
+        ],
+        wrong={
+            "all": lambda a, rho: a / (1 + rho),
+            "first": rest_first,
+            "first-sorted": lambda a, rho: rest_first(a, rho).sort(descending=True).values,
+            "cut": lambda a, rho: a.clamp(max=float(a[0]) / (1 + rho)),
+            "clip": lambda a, rho: a.clamp(max=1),
+            "double": lambda a, rho: a.clamp(max=rest_ceiling(a, rho, 2)),
+            "half": lambda a, rho: a.clamp(max=rest_ceiling(a, rho, 0.5)),
+            "everyone": lambda a, rho: torch.full_like(a, float(a.sum()) / (len(a) + rho)),
+            "mean": lambda a, rho: a.clamp(max=float(a.sum()) / (len(a) + rho)),
+            "ceiling": rest_ceiling,
+            "value": [lambda a, rho: a, lambda a, rho: a / a[0], lambda a, rho: torch.zeros_like(a)],
+            "type": lambda a, rho: "1.6",
+        },
+    ),
+    Case(
+        "2.8",
         right=[
             Division,
             SavesTheWeight,
@@ -779,3 +991,13 @@ CASES = [
         },
     ),
 ]
+
+
+def test_a_wrong_matrix_is_shown_on_a_small_one():
+    for id, answer, inputs in (
+        ("2.2", lambda W, H: (H @ H.T @ H) / 3, ("W = ", "H = ")),
+        ("2.3", lambda W, delta, h: W.exp(), ("W = ", "delta = ", "h = ")),
+        ("2.1", lambda W: torch.zeros_like(W), ("W = [[2, 0], [0, 1]]", "expected [[1, 0], [0, 0]]")),
+    ):
+        line = core.run(id, answer, 0).line
+        assert "The smallest failing case" in line and all(words in line for words in inputs), line

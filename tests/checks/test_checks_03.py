@@ -6,7 +6,7 @@ from harness import Case, test_exercise  # noqa: F401
 from torch.nn import functional as F
 
 
-# ---------------------------------------------------------------- 03-power
+# ---------------------------------------------------------------- 3.1
 def power_functional(W, u, n):
     for _ in range(n):
         v = F.normalize(torch.mv(W.t(), u), dim=0)
@@ -68,6 +68,11 @@ def power_no_transpose(W, u, n):
     return u @ W @ v, u, v
 
 
+def power_exact(W, u, n):
+    U, S, Vh = torch.linalg.svd(W)
+    return S[0], U[:, 0], Vh[0]
+
+
 def power_extra(W, u, n):
     sigma, u, v = power_functional(W, u, n)
     return sigma, u, F.normalize(W.T @ u, dim=0)
@@ -85,7 +90,7 @@ def power_start(W, u, n):
     return sigma, u / u.norm(), v
 
 
-# ---------------------------------------------------------------- 03-rounds
+# ---------------------------------------------------------------- 3.2
 def rounds_loop(W, eps):
     s = torch.linalg.svdvals(W)
     r, k = float(s[1] / s[0]), 0
@@ -113,7 +118,7 @@ def rounds_with(power, rounding=math.ceil, invert=False):
     return answer
 
 
-# ---------------------------------------------------------------- 03-forward
+# ---------------------------------------------------------------- 3.3
 def power_stops_early(W, u, n):
     sigma = 0.0
     for _ in range(n):
@@ -211,11 +216,22 @@ def forward_old_u(W, u, training):
     return W / (u @ W @ v), new
 
 
+def forward_eval_undivided(W, u, training):
+    return forward_detach(W, u, training) if training else (W, u)
+
+
+def forward_long_v(W, u, training):
+    with torch.no_grad():
+        v = W.T @ u
+        u = F.normalize(W @ v, dim=0) if training else u
+    return W / (u @ W @ v), u
+
+
 def forward_exact(W, u, training):
     return W / torch.linalg.matrix_norm(W, ord=2), forward_detach(W, u, training)[1]
 
 
-# ---------------------------------------------------------------- 03-topk
+# ---------------------------------------------------------------- 3.5
 def topk_gram(W, V, n):
     G = W.T @ W
     for _ in range(n):
@@ -320,7 +336,7 @@ def topk_inplace(W, V, n):
     return (W @ V).norm(dim=0)
 
 
-# ---------------------------------------------------------------- 03-conv
+# ---------------------------------------------------------------- 3.6
 def conv_vjp(K, x, stride, padding, n):
     x = x / x.norm()
     for _ in range(n):
@@ -394,7 +410,18 @@ def conv_no_rounds(K, x, stride, padding, n):
     return F.conv2d(x, K, stride=stride, padding=padding).norm() / x.norm()
 
 
-# ---------------------------------------------------------------- 03-worst
+# ---------------------------------------------------------------- 3.7
+def conv_top_of_the_loop(K, x, stride, padding, n):
+    for _ in range(n):
+        x = x / x.norm()
+        x = F.conv_transpose2d(F.conv2d(x, K, stride=stride, padding=padding), K, stride=stride, padding=padding)
+    return F.conv2d(x, K, stride=stride, padding=padding).norm()
+
+
+def conv_by_fft(K, x, stride, padding, n):
+    return torch.linalg.matrix_norm(torch.fft.fft2(K, s=x.shape[2:]).permute(2, 3, 0, 1), ord=2).max()
+
+
 def worst_checkerboard(d_out, d_in, k):
     signs = (-1.0) ** (torch.arange(k)[:, None] + torch.arange(k))
     return signs.expand(d_out, d_in, k, k) / math.sqrt(d_out * d_in) / k
@@ -446,7 +473,7 @@ def topk_basis(W, V, n):
 
 CASES = [
     Case(
-        "03-power",
+        "3.1",
         right=[power_functional, power_numpy, power_recursive, power_negative],
         wrong={
             "length": variant(norm=False),
@@ -464,6 +491,7 @@ CASES = [
             "unit": variant(lambda W, u, v, old: u.norm()),
             "late": variant(lambda W, u, v, old: old @ W @ v),
             "exact": variant(lambda W, u, v, old: torch.linalg.svdvals(W)[0]),
+            "converged": [power_exact, lambda W, u, n: power_functional(W, u, 5000 if n < 40 else n)],
             "inplace": power_inplace,
             "type": lambda W, u, n: power_functional(W, u, n)[0],
             "shape": lambda W, u, n: power_functional(W, u, n)[:2],
@@ -471,7 +499,7 @@ CASES = [
         },
     ),
     Case(
-        "03-rounds",
+        "3.2",
         right=[rounds_loop, rounds_tensor, rounds_eigen],
         wrong={
             "vector": rounds_with(2),
@@ -485,7 +513,7 @@ CASES = [
         },
     ),
     Case(
-        "03-forward",
+        "3.3",
         right=[forward_detach, forward_data, forward_sum],
         wrong={
             "length": [forward_buggy, forward_unnormalized],
@@ -499,11 +527,14 @@ CASES = [
             "times": forward_times,
             "old-u": forward_old_u,
             "exact": forward_exact,
+            "undivided": [forward_eval_undivided, lambda W, u, training: (W, forward_detach(W, u, training)[1])],
+            "v-length": forward_long_v,
+            "frobenius": lambda W, u, training: (W / W.norm(), forward_detach(W, u, training)[1]),
             "type": lambda W, u, training: forward_detach(W, u, training)[0],
         },
     ),
     Case(
-        "03-order",
+        "3.4",
         right=[lambda: "dbca", lambda: ["d", "b", "c", "a"], lambda: "D, B, C, A", lambda: ("d", "b", "c", "a")],
         wrong={
             "reversed": lambda: "acbd",
@@ -517,8 +548,16 @@ CASES = [
         },
     ),
     Case(
-        "03-topk",
-        right=[topk_gram, topk_diag_r, topk_deflation, topk_projection, topk_gram_schmidt],
+        "3.5",
+        right=[
+            topk_gram,
+            topk_diag_r,
+            topk_deflation,
+            topk_projection,
+            topk_gram_schmidt,
+            lambda W, V, n: topk_gram(W, V, n).tolist(),
+            lambda W, V, n: list(topk_gram(W, V, n)),
+        ],
         wrong={
             "no-qr": topk_no_qr,
             "late-qr": [topk_late_qr, topk_late_svd, topk_parallel],
@@ -532,11 +571,11 @@ CASES = [
             "matrix": lambda W, V, n: torch.diag(topk_gram(W, V, n)),
             "value": lambda W, V, n: (W @ torch.linalg.qr(V).Q).norm(dim=0),
             "inplace": topk_inplace,
-            "type": lambda W, V, n: topk_gram(W, V, n).tolist(),
+            "type": lambda W, V, n: [W, V],
         },
     ),
     Case(
-        "03-conv",
+        "3.6",
         right=[conv_vjp, conv_autograd, conv_input],
         wrong={
             "reshaped": conv_reshaped,
@@ -558,12 +597,16 @@ CASES = [
                 conv_sqrt_flip,
             ],
             "unit": lambda K, x, stride, padding, n: (x / x.norm()).norm(),
+            "cubed": conv_top_of_the_loop,
+            "grows": conv_with(lambda y, K, s, p: F.conv_transpose2d(y, K)),
+            "channel": conv_with(unit=lambda x: x / x.norm(dim=(2, 3), keepdim=True)),
+            "circular": conv_by_fft,
             "rounds": lambda K, x, stride, padding, n: 0.999 * conv_vjp(K, x, stride, padding, n),
             "value": lambda K, x, stride, padding, n: K.abs().sum(),
         },
     ),
     Case(
-        "03-worst",
+        "3.7",
         right=[worst_checkerboard, worst_first_channel, worst_svd, worst_diagonal],
         wrong={
             "delta": worst_delta,

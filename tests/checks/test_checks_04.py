@@ -6,7 +6,7 @@ from harness import Case, test_exercise  # noqa: F401
 from torch.nn import functional as F
 
 
-# 04-rank
+# 4.1
 def rank_by_loop(W, sigma):
     return sum(float(x) ** 2 for x in W.flatten()) / float(sigma) ** 2
 
@@ -21,7 +21,7 @@ def rank_by_trace(W, sigma):
     return torch.trace(M @ M.T)
 
 
-# 04-constraint
+# 4.2
 def normalize_rows_by_loop(W):
     rows = torch.stack([row / torch.sqrt((row * row).sum()) for row in W])
     return rows, W.shape[0]
@@ -57,7 +57,7 @@ def in_place(W):
     return W, float(len(W))
 
 
-# 04-strongest
+# 4.3
 def strongest_signs(h, d_out):
     signs = torch.tensor([(-1.0) ** i for i in range(d_out)])
     return torch.outer(signs, F.normalize(h, dim=0))
@@ -71,7 +71,7 @@ def strongest_rows(h, d_out):
     return torch.stack([h / h.square().sum().sqrt() for _ in range(d_out)])
 
 
-# 04-clip
+# 4.6
 def clip_by_diag(W, bound):
     U, S, V = torch.svd(W)
     return U @ torch.diag(torch.minimum(S, torch.tensor(bound, dtype=S.dtype))) @ V.T
@@ -102,7 +102,7 @@ def clip_by_eigenvectors(W, bound):
     return (W @ V / S * S.clamp(max=bound)) @ V.T
 
 
-# 04-bug
+# 4.4
 def mended(dims, root=True):
     return lambda weight: constraint(lambda W: dims, root)(weight)[0]
 
@@ -119,7 +119,7 @@ def mended_by_einsum(weight):
 
 CASES = [
     Case(
-        "04-rank",
+        "4.1",
         right=[rank_by_loop, rank_by_svd, rank_by_trace],
         wrong={
             "sigma": lambda W, sigma: W.square().sum() / sigma,
@@ -132,15 +132,20 @@ CASES = [
                 lambda W, sigma: W.square().sum() / max(sigma, 1.0) ** 2,
             ],
             "value": [
-                lambda W, sigma: W.abs().sum() / sigma**2,
                 lambda W, sigma: W.square().sum() / (sigma**2 + 1e-4),
             ],
+            "absolute": lambda W, sigma: W.abs().sum() / sigma**2,
+            "sum": lambda W, sigma: W.sum() / sigma**2,
+            "norm": lambda W, sigma: W.norm() / sigma**2,
+            "mean": lambda W, sigma: W.square().mean() / sigma**2,
+            "fourth": lambda W, sigma: W.norm() ** 4 / sigma**2,
+            "share": lambda W, sigma: W.square().sum() / sigma**2 / min(W.flatten(1).shape),
             "type": lambda W, sigma: [W.square().sum() / sigma**2],
             "shape": lambda W, sigma: W.flatten(1).square().sum(1) / sigma**2,
         },
     ),
     Case(
-        "04-constraint",
+        "4.2",
         right=[normalize_rows_by_loop, normalize_rows_by_f, normalize_rows_in_numpy],
         wrong={
             "columns": constraint(lambda W: (0, *range(2, W.ndim))),
@@ -150,6 +155,10 @@ CASES = [
             "last": lambda W: (W / W.norm(dim=1, keepdim=True), float(len(W))),
             "entries": lambda W: (W / W.abs().sum(dim=rows(W), keepdim=True), float(len(W))),
             "sigma": lambda W: (W / sigmas(W)[0], float(len(W))),
+            "keepdim": lambda W: (W / W.norm(dim=1) if W.ndim == 2 else W, float(len(W))),
+            "min-max": lambda W: ((W - W.min()) / (W.max() - W.min()), float(len(W))),
+            "maximum": lambda W: (W / W.abs().amax(rows(W), keepdim=True), float(len(W))),
+            "mean": lambda W: (W / W.square().mean(rows(W), keepdim=True).sqrt(), float(len(W))),
             "unsquared": constraint(rows, total=lambda V, W: sigmas(V).sum()),
             "raw": constraint(rows, total=lambda V, W: sigmas(W).square().sum()),
             "root": constraint(rows, total=lambda V, W: V.norm()),
@@ -168,7 +177,7 @@ CASES = [
         },
     ),
     Case(
-        "04-strongest",
+        "4.3",
         right=[strongest_signs, strongest_repeat, strongest_rows],
         wrong={
             "length": lambda h, d_out: torch.outer(torch.ones(d_out), h),
@@ -190,7 +199,7 @@ CASES = [
         },
     ),
     Case(
-        "04-predict",
+        "4.5",
         right=[lambda: "b", lambda: " B "],
         wrong={
             "choice-a": lambda: "a",
@@ -201,7 +210,7 @@ CASES = [
         },
     ),
     Case(
-        "04-clip",
+        "4.6",
         right=[clip_by_diag, clip_by_loop, clip_by_difference],
         wrong={
             "rescaled": lambda W, bound: W * bound / torch.linalg.matrix_norm(W, ord=2),
@@ -213,13 +222,17 @@ CASES = [
             "cut": rebuilt(lambda S, bound: torch.where(S > bound, 0.0, S)),
             "transposed": rebuilt(lambda S, bound: S.clamp(max=bound), transposed=True),
             "shape": lambda W, bound: torch.linalg.svdvals(W).clamp(max=bound),
-            "value": rebuilt(lambda S, bound: S.clamp(max=bound) ** 2),
+            "squared": rebuilt(lambda S, bound: S.clamp(max=bound) ** 2),
+            "subtracted": rebuilt(lambda S, bound: (S - bound).clamp(min=0)),
+            "first-only": rebuilt(lambda S, bound: torch.cat([S[:1].clamp(max=bound), S[1:]])),
+            "frobenius": lambda W, bound: W * min(1.0, bound / float(W.norm())),
+            "value": rebuilt(lambda S, bound: bound * torch.tanh(S / bound)),
             "nan": clip_by_eigenvectors,
             "none": lambda W, bound: None,
         },
     ),
     Case(
-        "04-bug",
+        "4.4",
         right=[mended_by_view, mended_by_einsum, mended((1, 2, 3))],
         wrong={
             "unchanged": lambda weight: weight / weight.square().sum(dim=(2, 3), keepdim=True),
@@ -229,10 +242,17 @@ CASES = [
             "frobenius": mended((0, 1, 2, 3)),
             "last": lambda weight: weight / weight.norm(dim=1, keepdim=True),
             "keepdim": lambda weight: weight / weight.norm(dim=1),
+            "axes": mended((1, 2)),
+            "min-max": [
+                lambda weight: (weight - weight.min()) / (weight.max() - weight.min()),
+                lambda weight: 2 * (weight - weight.min()) / (weight.max() - weight.min()) - 1,
+            ],
+            "maximum": lambda weight: weight / weight.abs().max(),
+            "entries": lambda weight: weight / weight.abs().sum((1, 2, 3), keepdim=True),
+            "mean": lambda weight: weight / weight.square().mean((1, 2, 3), keepdim=True).sqrt(),
             "budget": lambda weight: weight / weight.norm() * math.sqrt(len(weight)),
             "shape": lambda weight: weight.flatten(1) / weight.flatten(1).norm(dim=1, keepdim=True),
             "value": [
-                mended((1, 2)),
                 lambda weight: weight / weight.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1),
                 lambda weight: weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-3).sqrt(),
             ],

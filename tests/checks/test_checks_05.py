@@ -1,12 +1,22 @@
 """Right and wrong answers to the exercises of lecture 05."""
 
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
 import torch
-from harness import Case, test_exercise  # noqa: F401
+from harness import Case, notebook, setup, test_exercise  # noqa: F401
 from torch.nn import functional as F
 
+from course_utils import environment
+from course_utils.checks import core, lecture05
+from course_utils.data import load_fashion_mnist
+from course_utils.metrics import features_of, matrix_sqrt
+from course_utils.models import SmallClassifier
 from course_utils.training import SETTINGS, Config, generator_loss, hinge_loss
 
-# ---- 05-hinge
+# ---- 5.1
 
 
 def hinge_by_losses(real, fake):
@@ -81,7 +91,28 @@ def hinge_order(real, fake):
     return hinge_by_losses(real, fake)[::-1]
 
 
-# ---- 05-penalty
+def hinge_with(real_term, fake_term, weight=1.0):
+    def hinge(real, fake):
+        low = lambda t: t.clamp(max=0).mean()
+        return weight * (low(real_term(real)) + low(fake_term(fake))), -fake.mean()
+
+    return hinge
+
+
+hinge_real_sign = hinge_with(lambda f: 1 - f, lambda f: -1 - f)
+hinge_half = hinge_with(lambda f: f - 1, lambda f: -1 - f, 0.5)
+hinge_both_turned = hinge_with(lambda f: 1 - f, lambda f: 1 + f)
+
+
+def hinge_standard(real, fake):
+    return F.logsigmoid(real).mean() + F.logsigmoid(-fake).mean(), -fake.mean()
+
+
+def hinge_g_standard(real, fake):
+    return -hinge_loss(real, fake), F.softplus(-fake).mean()
+
+
+# ---- 5.2
 
 
 def penalty_vectorised(f, real, fake, t):
@@ -181,7 +212,38 @@ def penalty_wrong_axes(f, real, fake, t):
     return (g.norm(dim=1) - 1).square().mean()
 
 
-# ---- 05-loop
+def penalty_plain_t(f, real, fake, t):
+    if len(t) not in (1, real.shape[-1]):
+        return penalty_vectorised(f, real, fake, t)
+    x = (t * real + (1 - t) * fake).requires_grad_()
+    return (_slopes(f, x) - 1).square().mean()
+
+
+def penalty_of_mean(f, real, fake, t):
+    x = _mixed(real, fake, t)
+    (g,) = torch.autograd.grad(f(x).mean(), x, create_graph=True)
+    return (g.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def penalty_no_square(f, real, fake, t):
+    return (_slopes(f, _mixed(real, fake, t)) - 1).mean()
+
+
+def penalty_to_zero(f, real, fake, t):
+    return _slopes(f, _mixed(real, fake, t)).square().mean()
+
+
+def penalty_swapped_sum(f, real, fake, t):
+    return (_slopes(f, _mixed(fake, real, t)) - 1).square().sum()
+
+
+def penalty_by_backward(f, real, fake, t):
+    x = _mixed(real, fake, t)
+    f(x).sum().backward(create_graph=True)
+    return (x.grad.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+# ---- 5.3
 
 
 def loop_no_grad(G, D, adam_g, adam_d, draw_real, draw_noise, n_dis):
@@ -231,6 +293,8 @@ def loop_with(mistake):
                 adam_g.zero_grad()
             if mistake != "detached":
                 (-loss if mistake == "g-sign" else loss).backward()
+            if mistake == "g-stands":
+                adam_g.zero_grad()
             adam_g.step()
             if mistake == "both-step":
                 adam_d.step()
@@ -239,14 +303,18 @@ def loop_with(mistake):
         if mistake == "order":
             loss = update_g()
         x = draw_real() if mistake == "same-batch" else None
+        if mistake == "zero-once":
+            adam_d.zero_grad()
         for _ in range(1 if mistake == "once" else n_dis):
             z = draw_noise()
             fake = G(z) if mistake == "attached" else G(z).detach()
             scores = D(draw_real() if x is None else x), D(fake)
             d_loss = hinge_loss(*(scores[::-1] if mistake == "roles" else scores))
-            if mistake not in ("zero-d", "zero-late"):
+            if mistake not in ("zero-d", "zero-late", "zero-once"):
                 adam_d.zero_grad()
             (-d_loss if mistake == "d-sign" else d_loss).backward()
+            if mistake == "d-stands":
+                adam_d.zero_grad()
             adam_d.step()
             if mistake == "zero-late":
                 adam_d.zero_grad()
@@ -265,7 +333,7 @@ def loop_with(mistake):
     return one_iteration
 
 
-# ---- 05-frechet
+# ---- 5.4
 
 
 def frechet_by_eigenvalues(x, y):
@@ -293,6 +361,18 @@ def frechet_with(mistake):
             root = torch.linalg.eigvals(c1 @ c2).sqrt().sum()
         if mistake == "entries":
             root = (c1 @ c2).abs().sqrt().trace()
+        if mistake == "two-roots":
+            root = (matrix_sqrt(c1) @ matrix_sqrt(c2)).trace()
+        if mistake == "eigvalsh":
+            root = torch.linalg.eigvalsh(c1 @ c2).clamp_min(0).sqrt().sum()
+        if mistake == "root-of-trace":
+            root = (c1 @ c2).trace().sqrt()
+        if mistake == "all-mean":
+            gap = (x.mean() - y.mean()) ** 2
+        if mistake == "nan":
+            root = (c1 @ c2 - 100).sqrt().trace()
+        if mistake == "two-roots+factor":
+            return gap + c1.trace() + c2.trace() - (matrix_sqrt(c1) @ matrix_sqrt(c2)).trace()
         if mistake == "no-root":
             root = (c1 @ c2).trace()
         if mistake == "diagonal":
@@ -311,7 +391,7 @@ def frechet_with(mistake):
     return frechet
 
 
-# ---- 05-diagnose
+# ---- 5.5
 
 
 def diagnose_by_mean(real_score, fake_score, spread):
@@ -332,6 +412,14 @@ def diagnose_by_median(real_score, fake_score, spread):
     if float(spread[-n:].median()) < 0.1:
         return "collapse"
     return "D wins" if sorted(gap[-n:])[n // 2] > 5 else "healthy"
+
+
+def diagnose_strict(real_score, fake_score, spread):
+    """Lines near the other end of what the figure allows."""
+    if not torch.isfinite(real_score - fake_score).all():
+        return "diverged"
+    gap, spread = ((curve[-(len(curve) // 10) :]).mean() for curve in (real_score - fake_score, spread))
+    return "collapse" if spread < 0.14 else "D wins" if gap > 14 else "healthy"
 
 
 def diagnose_optimist(real_score, fake_score, spread):
@@ -406,7 +494,7 @@ def diagnose_other_word(real_score, fake_score, spread):
     return "overfitting"
 
 
-# ---- 05-project
+# ---- 5.6
 
 CLAIM = "Without normalization the Frechet distance is at least 1.5 times that of SN."
 
@@ -424,29 +512,128 @@ def project_settings():
     ), "D is worse than C by at least 10 percent in all 3 seeds."
 
 
+def varied(**entries):
+    """A plan with every combination of the values given for each entry, two seeds each."""
+    combined = itertools.product(*entries.values())
+    return [Config(**dict(zip(entries, values)), seed=s) for values in combined for s in (0, 1)]
+
+
+LOSSES = varied(loss=("standard", "hinge"))
+BETAS = varied(setting=("C", replace(SETTINGS["C"], beta1=0.9)))
+EQUAL_TIME = varied(architecture=["cnn"], steps=[600]) + varied(architecture=["resnet"], steps=[300])
+CLAIMS = [  # each with the plan it belongs to
+    (LOSSES, "Hinge is 10 % better than standard"),
+    (LOSSES, "distance_hinge > 1.1 * distance_standard"),
+    (LOSSES, "The hinge loss halves the Fréchet distance compared with the standard loss."),
+    (LOSSES, "I expect no difference larger than 15 % between hinge and standard loss"),
+    (LOSSES, "mean distance (hinge) / mean distance (standard) <= 0.8"),
+    (BETAS, "With beta1 = 0.9 the mean distance is at least 1.5 times that with beta1 = 0.5 after 300 updates of G."),
+    (varied(setting=("C", "F")), "F is worse than C by at least 10 percent in all 2 seeds."),
+    (varied(width=(16, 32)), "Width 32 beats width 16 by 20 in distance."),
+    (varied(width=(16, 32)), "Doubling the width lowers the distance by a factor of 2."),
+    (varied(steps=(600, 3000)), "In F the distance after 3000 updates is less than half of that after 600."),
+    (EQUAL_TIME, "At equal time the ResNet's distance is at least 10 percent larger than the CNN's."),
+    (varied(loss=("standard", "hinge"), width=(8, 16)), "At both widths the hinge lowers the distance by 10 percent"),
+    (varied(method=("spectral_norm", "wgan_gp")), "WGAN-GP takes 3 times longer and its distance is 20 % smaller"),
+]
+NO_CLAIMS = {
+    "claim": [
+        (LOSSES, "a b c d e f g 8"),
+        (LOSSES, "The distance is 8"),
+        (LOSSES, "1 2 3 4 5 6 7 8 9"),
+        (LOSSES, 0.8),
+    ],
+    "vague": [
+        (BETAS, "With beta1 = 0.9 the distance gets larger"),
+        (LOSSES, "In 2018 the hinge was better than the standard loss"),
+        (LOSSES, "The hinge gives better images than the standard loss after 300 steps with 2 seeds"),
+        (LOSSES, "I believe that the hinge is much better than the standard loss."),
+        (varied(width=(16, 32)), "width 32 is better than width 16"),
+    ],
+    "subject": [
+        (LOSSES, "bananas are 3 times larger than apples"),
+        (LOSSES, "lorem ipsum dolor sit amet consectetur more 8 elit"),
+    ],
+    "unit": [(varied(method=("spectral_norm", "none")), "SN wins by 2.")],
+    "entries": [
+        (
+            varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16]),
+            "Hinge with width 16 is 10 percent better than standard",
+        ),
+        (EQUAL_TIME, "The ResNet's distance is at least 10 percent larger than the CNN's."),
+    ],
+}
+
+
+def handed_in(plan_and_claim):
+    return lambda: plan_and_claim
+
+
+def test_the_check_says_which_entries_differ():
+    plan = varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16])
+    line = core.run("5.6", lambda: (plan, "Hinge is 10 percent better than standard")).line
+    assert "differ in width and loss: which of the two" in line
+    line = core.run("5.6", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
+    assert line.endswith("right. What differs, one entry at a time: loss.")
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_recipe_of_the_project_fits_every_profile(name, monkeypatch):
+    """The page's cells with the numbers of each profile, on this machine's CPU and with few images."""
+    numbers = replace(environment.PROFILES[name], device="cpu", width=4, batch_size=4)
+    cells, names = notebook("05", "lecture"), dict(setup("05"))
+    names["profile"] = lambda: numbers
+    names["load_fashion_mnist"] = lambda *size, **options: load_fashion_mnist(*size, limit=600, **options)
+    exec(cells["data"], names)
+    images = names["fashion_data"].images
+    names["classifier"] = SmallClassifier()
+    names["real_features"] = features_of(names["classifier"], images)
+    exec(cells["project-tools"].partition("train_here(Config(")[0], names)
+    for setting in ("C", replace(SETTINGS["C"], beta1=0.9)):
+        run = names["train_here"](Config(setting=setting, width=4, batch_size=4, steps=2))
+        assert run.sample(2).shape[-1] == numbers.size
+        assert math.isfinite(names["distance_here"](run))
+    assert 0 < names["minutes_for"](Config(width=4, batch_size=4, steps=100), tried=2) < 10
+    for cell in ("fast-check", "resume-check"):
+        exec(cells[cell], names)
+
+
+def test_recorded_runs_end_clearly_on_their_side():
+    lines = {"healthy": lambda gap: gap < 4, "D wins": lambda gap: gap > 15}
+    for kind, names in lecture05.RECORDED.items():
+        for name in names:
+            real, fake, spread = lecture05.recorded_run(name)
+            last = len(real) // 10
+            assert lines[kind](float((real - fake)[-last:].mean())), name
+            assert float(spread[-last:].mean()) > 0.15 and len(real) == len(fake) == len(spread), name
+
+
 CASES = [
     Case(
-        "05-hinge",
+        "5.1",
         right=[hinge_by_losses, hinge_by_loops, hinge_in_double],
         wrong={
             "sign": hinge_loss_not_value, "sum": hinge_sums, "max": hinge_max, "margin": hinge_no_margin,
             "fake-sign": hinge_fake_sign, "unclipped": hinge_unclipped, "g-sign": hinge_g_sign, "g-sum": hinge_g_sum,
+            "real-sign": hinge_real_sign, "half": hinge_half, "real-sign+fake-plus": hinge_both_turned,
+            "standard": hinge_standard, "g-standard": hinge_g_standard, "wasserstein": lambda real, fake: (real.mean() - fake.mean(), -fake.mean()),
             "g-hinge": hinge_g_hinge, "type": hinge_one_value, "value": hinge_of_the_mean,
             "mean-first": hinge_mean_first, "roles": hinge_roles, "order": hinge_order,
         },
     ),
     Case(
-        "05-penalty",
+        "5.2",
         right=[penalty_vectorised, penalty_by_loop],
         wrong={
             "at-real": penalty_at_real, "at-fake": penalty_at_fake, "swapped": penalty_swapped, "one-t": penalty_one_t,
             "one-norm": penalty_one_norm, "mean-first": penalty_mean_first, "sum": penalty_sum, "square": penalty_square,
             "no-graph": [penalty_no_graph, penalty_item], "one-sided": penalty_one_sided, "unchanged": penalty_unchanged, "lambda": penalty_ten, "shape": penalty_per_image,
-            "value": penalty_wrong_axes, "backward": penalty_used_up,
+            "axes": penalty_wrong_axes, "backward": penalty_used_up, "t-broadcast": penalty_plain_t, "mean-score": penalty_of_mean,
+            "no-square": penalty_no_square, "zero": penalty_to_zero, "swapped+sum": penalty_swapped_sum, "leaves-gradients": penalty_by_backward,
         },
     ),
     Case(
-        "05-loop",
+        "5.3",
         right=[loop_no_grad, loop_frozen],
         wrong={
             "d-steps": [loop_with("once"), loop_with("both-step")], "g-steps": loop_with("g-inside"),
@@ -455,19 +642,20 @@ CASES = [
             "zero-g": loop_with("zero-g"), "d-sign": loop_with("d-sign"), "g-sign": loop_with("g-sign"),
             "g-standard": loop_with("g-standard"), "saturating": loop_with("saturating"), "draws": loop_with("wasted"),
             "none": loop_with("none"), "value": loop_with("value"), "zero-late": loop_with("zero-late"),
-            "roles": loop_with("roles"), "d-loss": loop_with("d-loss"),
+            "roles": loop_with("roles"), "d-stands": loop_with("d-stands"), "g-stands": loop_with("g-stands"), "zero-once": loop_with("zero-once"), "d-loss": loop_with("d-loss"),
         },
     ),
     Case(
-        "05-frechet",
+        "5.4",
         right=[frechet_by_eigenvalues, frechet_by_cholesky],
         wrong={code: frechet_with(code) for code in (
             "entries", "no-root", "diagonal", "no-cross", "factor", "norm", "average", "no-mean", "biased", "root-of-all", "shape", "no-transpose", "type",
+            "two-roots", "eigvalsh", "root-of-trace", "all-mean", "nan", "two-roots+factor",
         )},
     ),
     Case(
-        "05-diagnose",
-        right=[diagnose_by_mean, diagnose_by_median],
+        "5.5",
+        right=[diagnose_by_mean, diagnose_by_median, diagnose_strict],
         wrong={
             "choice-healthy": [
                 diagnose_no_collapse, diagnose_no_winner, diagnose_no_nan, diagnose_finite_real, diagnose_finite_fake,
@@ -477,16 +665,16 @@ CASES = [
             "choice-D wins": [
                 diagnose_severe, diagnose_last_gap, diagnose_largest_gap, diagnose_mean_of_all, diagnose_real_alone, diagnose_order,
             ],
-            "choice-collapse": diagnose_last_spread, "option": diagnose_other_word,
+            "choice-collapse": diagnose_last_spread, "turned": diagnose_with(gap_of=lambda gap: gap[-(len(gap) // 10) :].mean().abs()), "option": diagnose_other_word,
         },
     ),
     Case(
-        "05-project",
-        right=[lambda: (plan(), CLAIM), project_settings, lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
+        "5.6",
+        right=[lambda: (plan(), CLAIM), project_settings, *map(handed_in, CLAIMS), lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
         wrong={
             "type": lambda: plan()[0], "config": lambda: (["spectral_norm", "none"], CLAIM), "alone": lambda: (plan()[:1], CLAIM),
-            "same": [lambda: (plan()[:2], CLAIM), lambda: (SAME_TWICE, CLAIM)], "seeds": lambda: (plan()[::2], CLAIM), "claim": lambda: (plan(), "SN wins by 2."),
-            "vague": lambda: (plan(), "I believe that spectral normalization is much better than no normalization."),
+            **{code: [handed_in(pair) for pair in pairs] for code, pairs in NO_CLAIMS.items()},
+            "same": [lambda: (plan()[:2], CLAIM), lambda: (SAME_TWICE, CLAIM)], "seeds": lambda: (plan()[::2], CLAIM),
         },
     ),
 ]  # fmt: skip

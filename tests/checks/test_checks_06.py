@@ -7,7 +7,7 @@ import torch
 from harness import Case, test_exercise  # noqa: F401
 
 
-# ---------------------------------------------------------------- 06-product
+# ---------------------------------------------------------------- 6.1
 def product_numpy(W, hs):
     P = np.eye(len(W))
     for h in hs.double().numpy():
@@ -38,6 +38,13 @@ def product_with(factor=lambda W, h: (1 - h**2)[:, None] * W, left=True, states=
     return answer
 
 
+def product_entrywise(W, hs):
+    product = torch.ones_like(W)
+    for h in hs:
+        product = (1 - h**2)[:, None] * W * product
+    return product
+
+
 def product_inplace(W, hs):
     P = torch.eye(len(W), dtype=W.dtype)
     for h in hs.square_().neg_().add_(1):
@@ -45,7 +52,7 @@ def product_inplace(W, hs):
     return P
 
 
-# ---------------------------------------------------------------- 06-certain
+# ---------------------------------------------------------------- 6.2
 def certain_loop(W, slope, eps):
     rate = slope * torch.linalg.svdvals(W)[0]
     if rate >= 1:
@@ -79,7 +86,7 @@ def certain_with(size=lambda W: float(torch.linalg.matrix_norm(W, ord=2)), power
 radius = lambda W: float(torch.linalg.eigvals(W).abs().max())
 
 
-# ---------------------------------------------------------------- 06-bomb
+# ---------------------------------------------------------------- 6.3
 def bomb(r, W=lambda r: [[r, -r * r], [1.0, -r]], h=(1.0, 0.0), z=(1.0, -1.0)):
     W, h, z = (torch.tensor(v, dtype=torch.float64) for v in (W(r), h, z))
     return W, z - W @ h, h
@@ -99,7 +106,7 @@ def bomb_single(r):
     return tuple(part.float() for part in bomb(r, lambda r: [[r, -r], [r, -r]]))
 
 
-# ---------------------------------------------------------------- 06-lstm
+# ---------------------------------------------------------------- 6.4
 def lstm_cell(x, h, c, W_x, W_h, b_x, b_h):
     cell = torch.nn.LSTMCell(len(x), len(h)).double()
     for p, value in zip((cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh), (W_x, W_h, b_x, b_h)):
@@ -133,7 +140,7 @@ def lstm_gates_squashed_wrong(x, h, c, W_x, W_h, b_x, b_h):
     return o.sigmoid() * c.tanh(), c
 
 
-# ---------------------------------------------------------------- 06-bias
+# ---------------------------------------------------------------- 6.5
 def bias_numpy(T):
     return -np.log(np.expm1(np.log(2) / T))
 
@@ -149,7 +156,7 @@ def bias_logit(T):
 gate = lambda T: 2 ** (-1 / T)
 
 
-# ---------------------------------------------------------------- 06-implicit
+# ---------------------------------------------------------------- 6.6
 def implicit_inverse(W, h, c):
     D = torch.diag(1 - h**2)
     return (torch.linalg.inv(torch.eye(len(h)).double() - D @ W) @ D).T @ c
@@ -181,7 +188,7 @@ def implicit_with(
 
 CASES = [
     Case(
-        "06-product",
+        "6.1",
         right=[product_numpy, product_backwards, product_chain],
         wrong={
             "reversed": product_with(left=False),
@@ -194,13 +201,15 @@ CASES = [
             "last-missing": product_with(states=lambda hs: hs[:-1]),
             "first-missing": product_with(states=lambda hs: hs[1:]),
             "transposed": lambda W, hs: product_backwards(W, hs).T,
+            "entrywise": product_entrywise,
+            "sum": lambda W, hs: sum((1 - h**2)[:, None] * W for h in hs),
             "inplace": product_inplace,
             "shape": lambda W, hs: product_backwards(W, hs)[0],
             "none": lambda W, hs: None,
         },
     ),
     Case(
-        "06-certain",
+        "6.2",
         right=[certain_loop, certain_tensor, certain_numpy],
         wrong={
             "radius": certain_with(radius),
@@ -222,7 +231,7 @@ CASES = [
         },
     ),
     Case(
-        "06-bomb",
+        "6.3",
         right=[bomb, bomb_other_unit, bomb_negative, bomb_single],
         wrong={
             "radius": [
@@ -241,7 +250,7 @@ CASES = [
         },
     ),
     Case(
-        "06-lstm",
+        "6.4",
         right=[lstm_cell, lstm_numpy, lstm_with()],
         wrong={
             "order": lstm_with("igfo"),
@@ -260,7 +269,7 @@ CASES = [
         },
     ),
     Case(
-        "06-bias",
+        "6.5",
         right=[bias_numpy, bias_tensor, bias_logit],
         wrong={
             "one-over-e": math.log,
@@ -279,7 +288,7 @@ CASES = [
         },
     ),
     Case(
-        "06-implicit",
+        "6.6",
         right=[implicit_inverse, implicit_row, implicit_series],
         wrong={
             "no-transpose": lambda W, h, c: implicit_with(transpose=False, last=lambda D, v: v)(W, h, (1 - h**2) * c),

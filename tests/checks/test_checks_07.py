@@ -5,7 +5,7 @@ import torch
 from harness import Case, test_exercise  # noqa: F401
 
 
-# ---------------------------------------------------------------- 07-scale
+# ---------------------------------------------------------------- 7.1
 def scale_tensor(m, n):
     return 1 / (torch.tensor(float(m)).sqrt() + torch.tensor(float(n)).sqrt())
 
@@ -15,7 +15,7 @@ def scale_by_nu(m, n):
     return nu / (nu * (m**0.5 + n**0.5))
 
 
-# ---------------------------------------------------------------- 07-rate
+# ---------------------------------------------------------------- 7.2
 def rate_eigvals(rho):
     return torch.linalg.eigvals(torch.tensor([[0.0, 0.5], [-0.5, -rho]])).real.max()
 
@@ -36,7 +36,7 @@ def rate_eigvals_of(rows):
     return torch.linalg.eigvals(torch.tensor(rows, dtype=torch.float64))
 
 
-# ---------------------------------------------------------------- 07-orbit
+# ---------------------------------------------------------------- 7.3
 def orbit_squares(size_w, eta_G, eta_D):
     return math.sqrt(size_w**2 * eta_G / eta_D)
 
@@ -49,7 +49,7 @@ def orbit_bisection(size_w, eta_G, eta_D):
     return torch.tensor(low, dtype=torch.float64)
 
 
-# ---------------------------------------------------------------- 07-abs
+# ---------------------------------------------------------------- 7.4
 ROOT = 1 / math.sqrt(2)
 
 
@@ -71,7 +71,7 @@ def abs_unequal(kind):  # MaxMin works in exactly this way only; ReLU allows bot
     return [torch.tensor([[-ROOT], [ROOT]]), torch.tensor([[ROOT, ROOT]])]
 
 
-# ---------------------------------------------------------------- 07-radius
+# ---------------------------------------------------------------- 7.5
 def radius_loop(logits, y, K):
     found = []
     for row, label in zip(logits, y):
@@ -115,7 +115,7 @@ def radius_alone(logits, y, K):
     return logits.gather(1, y[:, None])[:, 0].clamp_min(0) / (math.sqrt(2) * K)
 
 
-# ---------------------------------------------------------------- 07-gram
+# ---------------------------------------------------------------- 7.6
 def gram_rows(W, k):  # W W^T has the same singular values
     log_c = 0.0
     for _ in range(k):
@@ -161,7 +161,7 @@ def nothing(*arguments):
 
 CASES = [
     Case(
-        "07-scale",
+        "7.1",
         right=[scale_tensor, scale_by_nu],
         wrong={
             "lecun": lambda m, n: 1 / n**0.5,
@@ -175,7 +175,7 @@ CASES = [
         },
     ),
     Case(
-        "07-rate",
+        "7.2",
         right=[rate_eigvals, rate_numpy, rate_complex_root],
         wrong={
             "one-slope": rate_one_slope,
@@ -190,7 +190,7 @@ CASES = [
         },
     ),
     Case(
-        "07-orbit",
+        "7.3",
         right=[orbit_squares, orbit_bisection],
         wrong={
             "root-of-size": lambda s, g, d: math.sqrt(s * g / d),
@@ -203,7 +203,7 @@ CASES = [
         },
     ),
     Case(
-        "07-abs",
+        "7.4",
         right=[abs_swapped, abs_unequal],
         wrong={
             "norm": [
@@ -223,7 +223,7 @@ CASES = [
         },
     ),
     Case(
-        "07-radius",
+        "7.5",
         right=[radius_loop, radius_numpy],
         wrong={
             "no-root": radius_with(factor=lambda K: K),
@@ -241,7 +241,7 @@ CASES = [
         },
     ),
     Case(
-        "07-gram",
+        "7.6",
         right=[gram_rows, gram_double],
         wrong={
             "overflow": gram_plain,

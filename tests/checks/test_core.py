@@ -44,7 +44,7 @@ def trial_exercises(monkeypatch):
 
 def outcome(answer, id="99-double"):
     found = core.run(id, answer)
-    assert "\n" not in found.line and found.line.startswith(f"Exercise {id}, ")
+    assert "\n" not in found.line and found.line.startswith(f"Exercise {id} (")
     return found
 
 
@@ -240,6 +240,53 @@ def test_a_wrong_matrix_is_shown_on_the_smallest_case():
 
     line = outcome(lambda A: 3 * A, "99-small").line
     assert "expected [[2, 0], [0, 2]], got [[3, 0], [0, 3]]" in line and "A = [[1, 0], [0, 1]]" in line
+
+
+def test_one_slip_and_two_are_named():
+    x = torch.tensor([1.0, 2.0])
+    parts = {
+        "factor": {"double": (2.0, "Twice."), "half": (0.5, "Half.")},
+        "shift": {"shifted": (1.0, "Shifted.")},
+    }
+
+    def formula(factor=1.0, shift=0.0):
+        return factor * (x + shift)
+
+    for value, code, message in (
+        (2 * x, "double", "Twice."),
+        (x + 1, "shifted", "Shifted."),
+        (x / 2 + 0.5, "half+shifted", "Two mistakes. Half. And: Shifted."),
+        (3 * x, "value", "off by"),
+        (4 * x, "value", "off by"),  # never both choices for one place
+    ):
+        with pytest.raises(Wrong, match=message) as wrong:
+            compare(value, formula(), more=core.slips(formula, parts))
+        assert wrong.value.code == code
+    assert compare(x, formula(), more=core.slips(formula, parts)) == 0
+
+
+def test_the_nearest_of_two_hints_is_given():
+    hints = {"first": (2.0, "first"), "second": (2.0005, "second"), "third": (1.0001, "never nearer than the truth")}
+    for value, code in ((2.0, "first"), (2.0005, "second"), (1.0003, "value")):
+        with pytest.raises(Wrong) as wrong:
+            compare(value, 1.0, 1e-5, hints=hints)
+        assert wrong.value.code == code
+
+
+def test_a_list_of_numbers_is_a_vector_and_nothing_else():
+    truth = torch.tensor([1.0, 2.0])
+    for value in ([1.0, 2], [torch.tensor(1.0), np.float32(2)], (truth.numpy())):
+        assert compare(value, truth) == 0
+    for value, wanted in (
+        ([1.0], 1.0),
+        ([[1.0, 2.0]], truth[None]),
+        ([1.0, "2"], truth),
+        ([True, 2.0], truth),
+        ([], truth),
+    ):
+        with pytest.raises(Wrong) as wrong:
+            compare(value, wanted)
+        assert wrong.value.code == "type"
 
 
 def test_the_limit_is_printed_as_it_is():
@@ -533,12 +580,15 @@ def test_every_exercise_is_tested():
     cases = []
     for path in sorted(Path(__file__).parent.glob("test_checks_*.py")):
         cases += importlib.import_module(f"{path.stem}").CASES
-    registered = set()
+    registered, everything = set(), dict(core.EXERCISES)
     for path in sorted((Path(core.__file__).parent).glob("lecture*.py")):
         core.EXERCISES.clear()
         importlib.reload(importlib.import_module(f"course_utils.checks.{path.stem}"))
-        assert all(id.startswith(path.stem.removeprefix("lecture")) for id in core.EXERCISES), path.name
+        number = int(path.stem.removeprefix("lecture"))
+        assert all(int(id.split(".")[0]) == number for id in core.EXERCISES), path.name
         registered |= set(core.EXERCISES)
+        everything |= core.EXERCISES
+    core.EXERCISES.update(everything)  # for the tests that come after this one
     ids = [case.id for case in cases]
     assert len(set(ids)) == len(ids)
     assert set(ids) == registered

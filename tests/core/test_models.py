@@ -23,6 +23,7 @@ from course_utils.models import (
     resnet_generator,
     sample_noise,
 )
+from course_utils.normalization import spectral_norm
 from course_utils.spectral import linear_layers
 
 SIZES = {16: (4, 2), 28: (7, 2), 32: (4, 3), 48: (6, 3)}
@@ -271,10 +272,12 @@ def test_a_copy_still_checks_its_input_and_can_be_saved(tmp_path):
         (SmallClassifier(1), (2, 1, 16, 16)),
     ],
 )
-def test_networks_can_be_scripted(model, shape):
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_networks_can_be_scripted_and_traced(model, shape):
     model.eval()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(torch.jit.script(model)(x), model(x))
+    assert torch.equal(torch.jit.trace(model, x[:1])(x), model(x))
 
 
 def test_a_normalized_discriminator_can_be_scripted_with_its_weights_as_they_are_used():
@@ -284,6 +287,22 @@ def test_a_normalized_discriminator_can_be_scripted_with_its_weights_as_they_are
     for layer in linear_layers(model):
         parametrize.remove_parametrizations(layer, "weight")
     torch.testing.assert_close(torch.jit.script(model)(x), expected)
+
+
+@pytest.mark.parametrize("build", [lambda: cnn_discriminator(16, 1, 4), lambda: ResNetDiscriminator(1, 4)])
+@pytest.mark.parametrize(
+    "apply", [spectral_norm, torch.nn.utils.parametrizations.spectral_norm], ids=["ours", "torchs"]
+)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_normalized_discriminator_can_be_traced_in_evaluation_mode_and_like_torchs_not_scripted(apply, build):
+    model = build()
+    for layer in linear_layers(model):
+        apply(layer)
+    model.eval()
+    traced = torch.jit.trace(model, images(2, 1, 16))
+    assert torch.equal(traced(images(5, 1, 16)), model(images(5, 1, 16)))
+    with pytest.raises((RuntimeError, torch.jit.frontend.FrontendError)):
+        torch.jit.script(model)
 
 
 @pytest.mark.parametrize("build", [cnn_discriminator, ResNetDiscriminator])
