@@ -33,6 +33,7 @@ SETTINGS = Path(__file__).with_name("site")
 MAX_SITE = 60_000_000  # bytes of the whole site, so that it fits any host and any patience
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)")
 LECTURE_LINK = re.compile(r'href="([^":/]+)\.ipynb')
+CELL_LINK = re.compile(r"\[([^\]]+)\]\(\.\./([^)]+)\.ipynb#cell-id=([^)]+)\)")
 MARK = "Written by python -m course_utils site, which will write this folder anew.\n"
 
 
@@ -80,14 +81,38 @@ def page(nb: NotebookNode, name: str, options: Options, recorded: dict[str, dict
                 moving = _moving(recorded[figure], f"{name}/{figure}") if figure in recorded else ""
                 shown[-2:] = [_html(moving or _still(*shown[-2:], note))]
                 number += 1
-            elif "image/png" in output.get("data", {}):
-                shown.append(_html(_picture(output, figures)))
             else:
-                shown.append(output)
+                shown.append(_web(output, figures, ".."))
         cell.outputs = shown
+    heavy = [cell for cell in nb.cells if cell.cell_type == "code" and "heavy" in cell.metadata.get("tags", [])]
+    for cell in heavy:  # the exercises point at these
+        place = nbformat.v4.new_markdown_cell(f'<span id="cell-{cell.id}"></span>', id=f"at-{cell.id}"[:64])
+        nb.cells.insert(nb.cells.index(cell), place)
     title, text = nb.cells[0].source.split("\n", 1)
     nb.cells[0].source = f"{title}\n\n{_links(name, options)}\n{text}"
     return nb
+
+
+def exercise_page(exercise: NotebookNode, lecture: NotebookNode, name: str, figures: Path) -> NotebookNode:
+    """The notebook from which Sphinx makes the exercises' page; what it shows of the lecture's stored outputs is there.
+
+    lecture: as ``published`` gives it, called ``name``. figures: the folder into which the stored pictures are written.
+    """
+    outputs = {cell.id: cell.outputs for cell in lecture.cells if cell.cell_type == "code"}
+    for cell in exercise.cells:
+        if cell.cell_type == "markdown":
+            cell.source = CELL_LINK.sub(r'<a href="../\2.html#cell-\3">\1</a>', cell.source)
+        elif cell.source.startswith("show_stored("):
+            stored = [out for id in re.findall(r'"([^"]+)"', cell.source)[1:] for out in outputs[id]]
+            cell.outputs = [_web(output, figures, "../..") for output in stored if not _controls(output)]
+        if cell.id == "setup":
+            cell.metadata["tags"] = ["hide-input"]
+    note, title = exercise.cells[:2]
+    link = f'<a href="../../downloads/exercises/{name}.ipynb" download>This notebook</a>'
+    note.source += f"\n\n{link} · [how to run it](../../index.md#open-it-elsewhere)"
+    title.source = title.source.replace("\n", ": exercises\n", 1)
+    exercise.cells[:2] = [title, note]  # a page begins with its title
+    return exercise
 
 
 def _controls(output: NotebookNode) -> str:
@@ -100,13 +125,16 @@ def _html(text: str) -> NotebookNode:
     return nbformat.v4.new_output("display_data", {"text/html": text})
 
 
-def _picture(output: NotebookNode, figures: Path) -> str:
-    """Write the stored picture into ``figures``, the same pixels in fewer bytes; return the tag that shows it."""
+def _web(output: NotebookNode, figures: Path, up: str) -> NotebookNode:
+    """The output as a page shows it, ``up`` being the way to the site's top: a picture lies in a file of ``figures``."""
+    if "image/png" not in output.get("data", {}):
+        return output
     content = base64.b64decode(output.data["image/png"])
     path = figures / f"{hashlib.sha256(content).hexdigest()[:16]}.webp"
     with Image.open(io.BytesIO(content)) as picture:
         picture.save(path, "webp", lossless=True, quality=50, method=4)
-        return _tag(f"../figures/{path.name}", output.metadata.get("image/png", {}).get("alt", ""), picture.size)
+        alt = output.metadata.get("image/png", {}).get("alt", "")
+        return _html(_tag(f"{up}/figures/{path.name}", alt, picture.size))
 
 
 def _tag(source: str, alt: str, size: tuple[int, int]) -> str:
@@ -173,14 +201,11 @@ def write_sources(source: Path, out: Path, lectures: list[Path], options: Option
         figures = frames.figures(place) if frames.is_complete(path, recorded) else {}
         if figures:
             copy_frames(figures, place, out / "frames" / name)
-        nbformat.write(page(nb, name, options, figures, out / "figures"), source / "notebooks" / path.name)
         exercise = exercise_notebook(path)
         nbformat.write(exercise, out / "downloads/exercises" / path.name)
-        link = f'<a href="../../downloads/exercises/{path.name}" download>This notebook</a>'
-        exercise.cells[0].source += f"\n\n{link} · [how to run it](../../index.md#open-it-elsewhere)"
-        exercise.cells.insert(0, exercise.cells.pop(1))  # a page begins with its title
-        exercise.cells[0].source = exercise.cells[0].source.replace("\n", ": exercises\n", 1)
+        exercise = exercise_page(exercise, nb, name, out / "figures")
         nbformat.write(exercise, source / "notebooks/exercises" / path.name)
+        nbformat.write(page(nb, name, options, figures, out / "figures"), source / "notebooks" / path.name)
     copy_mathjax(out / "slides/mathjax")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     parts = {"Lectures": "notebooks/", "Exercises": "notebooks/exercises/"}
