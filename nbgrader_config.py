@@ -13,7 +13,7 @@ from nbgrader.converters import Autograde, GenerateAssignment
 from nbgrader.preprocessors import DeduplicateIds, Execute, OverwriteCells
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from course_utils.exercises import STUB
+from course_utils.classroom.exercises import STUB
 
 # Runs before each check: what the notebook has bound to `check`, or set in the environment, must not give points.
 BEFORE_CHECK = 'import os\nfrom course_utils.checks import check\nos.environ["NBGRADER_EXECUTION"] = "autograde"\n'
