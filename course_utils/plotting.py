@@ -31,7 +31,7 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#767676"
 
-mpl.rcParams.update({
+STYLE = {
     "figure.dpi": 100, "savefig.dpi": 100, "figure.figsize": (9, 3.6), "figure.constrained_layout.use": True,
     "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white", "axes.edgecolor": "#444444",
     "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12, "xtick.labelsize": 11, "ytick.labelsize": 11,
@@ -40,7 +40,8 @@ mpl.rcParams.update({
     "image.cmap": "gray", "axes.prop_cycle": mpl.cycler(
         color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK],
         linestyle=["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-"]),
-})  # fmt: skip
+}  # fmt: skip
+mpl.rcParams.update(STYLE)
 
 
 def to_png(fig: Figure, max_bytes: int | None = MAX_BYTES) -> bytes:

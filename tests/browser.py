@@ -5,6 +5,7 @@ playwright is imported when a browser is asked for: the other tests run without 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ def chromium() -> Iterator[Browser]:
         skip_browser(
             "no Chromium or Chrome was found. To test in a browser install one, on Debian: apt-get install chromium"
         )
+    if importlib.util.find_spec("playwright") is None:
+        skip_browser("playwright is not installed: pip install -r requirements-test.txt")
     from playwright.sync_api import sync_playwright
 
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0

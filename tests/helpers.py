@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
 LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+TEMPLATE = ROOT / "notebooks" / "_template.ipynb"  # what a new lecture begins as: held to the same rules
 EXERCISES = sorted((ROOT / "notebooks" / "exercises").glob("[0-9][0-9]_*.ipynb"))
 
 

@@ -1,12 +1,14 @@
 """Code in modules, tests and notebooks keeps to the settings in pyproject.toml; README's commands are where CI looks."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
-from helpers import ROOT
+from helpers import LECTURES, ROOT
 
 from course_utils import __main__ as door
 
@@ -47,13 +49,13 @@ def test_the_core_can_be_read_in_an_evening() -> None:
 def test_every_public_function_is_used() -> None:
     """In a lecture, or elsewhere in the code: a name that only its own definition and tests know is to go."""
     code = [path.read_text("utf-8") for path in (ROOT / "course_utils").rglob("*.py")]
-    pages = [path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
-    text = "\n".join(
-        [*code, *pages, (ROOT / "nbgrader_config.py").read_text("utf-8"), (ROOT / "README.md").read_text("utf-8")]
-    )
+    pages = [json.loads(path.read_text("utf-8"))["cells"] for path in LECTURES]
+    text = [*code, *("".join(cell["source"]) for cells in pages for cell in cells)]
+    text += [(ROOT / name).read_text("utf-8") for name in ("nbgrader_config.py", "README.md")]
+    times = Counter(re.findall(r"\w+", "\n".join(text)))
     public = [name for source in code for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", source, re.M)]
-    exercises = re.findall(r"^@exercise.*\ndef (\w+)", text, re.M)
-    alone = [name for name in public if len(re.findall(rf"\b{name}\b", text)) == 1 and name not in exercises]
+    exercises = re.findall(r"^@exercise.*\ndef (\w+)", "\n".join(code), re.M)
+    alone = [name for name in public if times[name] == 1 and name not in exercises]
     assert not alone, alone
 
 

@@ -52,6 +52,11 @@ def setup_cell(nb: NotebookNode) -> NotebookNode:
     raise ValueError("no cell has the id setup")
 
 
+def with_template(folder: Path) -> list[Path]:
+    """The lectures in ``folder``, in order, and the template that a new one begins as, if it is there."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb")) + list(folder.glob("_template.ipynb"))
+
+
 def main(arguments: list[str]) -> int:
     """Write the setup cells, or with ``--check`` list the lectures whose cell differs; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -60,7 +65,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; list the lectures that differ")
     only_check = parser.parse_args(arguments).check
     differ = 0
-    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+    for path in with_template(NOTEBOOKS):
         nb = nbformat.read(path, as_version=4)
         cell = setup_cell(nb)
         source = with_setup(cell.source)

@@ -23,8 +23,11 @@ import pytest
 from browser import REPORT, skip_browser
 from helpers import EXERCISES, LECTURES, ROOT, loopback_works
 from jupyter_client import BlockingKernelClient
-from nbval.plugin import IPyNbCell, IPyNbFile
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, TimeoutError, expect
+
+pytest.importorskip("nbval", reason="nbval is not installed: pip install -r requirements-test.txt")
+pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-test.txt")
+from nbval.plugin import IPyNbCell, IPyNbFile  # noqa: E402
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, TimeoutError, expect  # noqa: E402
 
 TOKEN = "course"
 RUN_ALL_LIMIT = 900  # seconds

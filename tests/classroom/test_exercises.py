@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
+from helpers import TEMPLATE
 from nbclient import NotebookClient
 from nbconvert import ScriptExporter
 
@@ -31,6 +32,7 @@ def exercise_cells(lecture):
 
 
 EXERCISES = [(lecture, *cells) for lecture in LECTURES for cells in exercise_cells(lecture)]
+OF_TEMPLATE = [(LECTURES[0], *cells) for cells in exercise_cells(TEMPLATE)]  # it borrows the check of lecture 00
 
 
 def test_committed_exercises_are_what_the_lectures_generate(capsys):
@@ -105,7 +107,7 @@ def test_a_folder_that_cannot_be_written_is_named(course, capsys):
     assert "error: the exercise notebooks cannot be written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_notebooks_become_scripts_of_python(lecture):
     for nb in (nbformat.read(lecture, as_version=4), exercises.exercise_notebook(lecture)):
         _, resources = ScriptExporter().from_notebook_node(nb)
@@ -118,7 +120,7 @@ def test_the_same_bytes_each_time():
         assert len(texts) == 1
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_generated_notebook_has_holes_and_no_outputs(lecture):
     nb = exercises.exercise_notebook(lecture)
     assert len({cell.id for cell in nb.cells}) == len(nb.cells)
@@ -130,7 +132,7 @@ def test_generated_notebook_has_holes_and_no_outputs(lecture):
     assert all(exercises.STUB in cell.source and not cell.metadata.deletable for cell in holes)
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_links_between_pages_lead_somewhere(lecture):
     for folder, nb in [(lecture.parent, nbformat.read(lecture, as_version=4)),
                        (lecture.parent / "exercises", exercises.exercise_notebook(lecture))]:  # fmt: skip
@@ -204,7 +206,9 @@ def test_open_holes_and_scratch_variables_stop_nothing(lecture, executed):
 
 
 @pytest.mark.parametrize(
-    ("lecture", "check", "solution", "text"), EXERCISES, ids=[row[1].metadata.nbgrader.grade_id for row in EXERCISES]
+    ("lecture", "check", "solution", "text"),
+    [*EXERCISES, *OF_TEMPLATE],
+    ids=[row[1].metadata.nbgrader.grade_id for row in EXERCISES] + ["template"] * len(OF_TEMPLATE),
 )
 def test_exercise_is_complete(lecture, check, solution, text):
     heading = text[text.index("### Exercise") :].splitlines()[0]
@@ -238,7 +242,7 @@ def test_the_numbers_decide_about_ids_and_nbgraders_metadata(course, capsys):
     ids = [cell.id for cell in nbformat.reads(whole, as_version=4).cells]
     made = nbformat.read(lecture, as_version=4).cells
     assert [cell.id for cell in made] == ids
-    assert all(cell.metadata.nbgrader.points == 2 for cell in made if cell.id.startswith("check-"))
+    assert all(cell.metadata.nbgrader.points == 2 for cell in made if re.fullmatch(r"check-\d-\d", cell.id))
 
 
 def test_each_registered_exercise_is_in_one_lecture():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from helpers import LECTURES, ROOT
+from helpers import LECTURES, ROOT, TEMPLATE
 from nbformat import NotebookNode
 
 from course_utils.classroom.exercises import LANGUAGE_INFO
@@ -97,7 +97,7 @@ def output_problems(output: NotebookNode) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_lecture_file(path: Path) -> None:
     found = problems(nbformat.read(path, as_version=nbformat.NO_CONVERT))
     if (size := path.stat().st_size) > MAX_NOTEBOOK:
@@ -121,6 +121,11 @@ def test_minutes_agree_and_there_is_at_most_one_slide_for_each(path: Path) -> No
     cells = nbformat.read(path, as_version=nbformat.NO_CONVERT).cells
     slides = sum(cell.metadata.slideshow.slide_type in ("slide", "subslide") for cell in cells)
     assert (int(row[1]), int(row[1])) == minutes(path) and slides <= int(row[1])
+
+
+def test_the_template_keeps_its_time() -> None:
+    promised, noted = minutes(TEMPLATE)
+    assert promised == noted > 0
 
 
 def good() -> NotebookNode:

@@ -13,7 +13,7 @@ from course_utils.classroom import setup_cell
 from course_utils.classroom.setup_cell import LOCKED, NOTEBOOKS, SETUP, with_setup
 
 ROOT = NOTEBOOKS.parent
-PAGES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")) + sorted(NOTEBOOKS.glob("exercises/[0-9][0-9]_*.ipynb"))
+PAGES = setup_cell.with_template(NOTEBOOKS) + sorted(NOTEBOOKS.glob("exercises/[0-9][0-9]_*.ipynb"))
 OLD = """import math
 import sys
 from pathlib import Path

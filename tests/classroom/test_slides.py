@@ -1,17 +1,22 @@
 """The decks: built from stored outputs, complete without a network, nothing outside the stage, mathematics set."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from helpers import LECTURES, ROOT
-from playwright.sync_api import Browser, BrowserContext, Page
+from helpers import LECTURES, ROOT, TEMPLATE
 
 from course_utils.classroom.slides import copy_mathjax, deck, main
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 # What of the slide in view is outside the stage, reaches into the footer or is cut off, in stage pixels; then what is
 # wrong with its mathematics.
@@ -52,9 +57,10 @@ LOOK = r"""
 
 @pytest.fixture(scope="module")
 def decks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The decks of all lectures, in a folder whose name has a space."""
+    """The decks of all lectures and of the template, in a folder whose name has a space."""
     folder = tmp_path_factory.mktemp("slides") / "my decks"
     assert main(["--out", str(folder)]) == 0
+    (folder / f"{TEMPLATE.stem}.html").write_text(deck(nbformat.read(TEMPLATE, as_version=4)), encoding="utf-8")
     return folder
 
 
@@ -97,7 +103,7 @@ def look_at(context: BrowserContext, page_file: Path) -> list[str]:
     return problems
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_every_slide_fits_and_sets_its_mathematics(lecture: Path, decks: Path, offline: BrowserContext) -> None:
     problems = look_at(offline, decks / f"{lecture.stem}.html")
     assert not problems, "\n" + "\n".join(problems)
@@ -142,7 +148,7 @@ def test_speaker_notes_open_in_their_own_window(decks: Path, offline: BrowserCon
     page.close()
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_each_section_has_notes_with_its_time(lecture: Path) -> None:
     sections: dict[str, int] = {}
     title = ""
@@ -172,7 +178,7 @@ def test_solutions_appear_only_when_asked_for() -> None:
     assert "secret" in shown and "the secret is out" in shown and "BEGIN SOLUTION" not in shown
 
 
-@pytest.mark.parametrize("lecture", LECTURES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("lecture", [*LECTURES, TEMPLATE], ids=lambda path: path.stem)
 def test_no_lecture_shows_a_solution(lecture: Path) -> None:
     assert "SOLUTION" not in deck(nbformat.read(lecture, as_version=4))
 

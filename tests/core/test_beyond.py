@@ -86,6 +86,7 @@ def test_players_in_turn_and_at_once() -> None:
     assert float(growth) == pytest.approx((1 + eta**2) ** 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 3])
 def test_h_is_conserved_or_climbs_to_the_circle(d: int) -> None:
     y, eta_g, eta_d = random(2 * d, seed=5), 0.8, 0.5

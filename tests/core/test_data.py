@@ -56,6 +56,7 @@ def test_images_are_the_published_bytes(published):
     assert torch.equal(published.labels.bincount(), torch.full((10,), 1000))
 
 
+@pytest.mark.slow
 def test_training_half():
     images, labels = load_fashion_mnist(16, train=True)
     assert images.shape == (60_000, 1, 16, 16) and torch.equal(labels.bincount(), torch.full((10,), 6000))

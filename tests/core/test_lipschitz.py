@@ -139,6 +139,7 @@ def test_ascent_is_repeatable_and_leaves_everything_alone():
     assert all(parameter.grad is None for parameter in net.parameters()) and not x.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("offset", [0, 10, 1000, 1e6])
 def test_ascent_is_a_lower_bound_at_any_offset(offset, dtype):
@@ -151,6 +152,7 @@ def test_ascent_is_a_lower_bound_at_any_offset(offset, dtype):
     assert ascent_lower_bound(lambda x: x[:, :1] + offset, x.repeat(1, 3), steps=50) == 1
 
 
+@pytest.mark.slow
 def test_rounded_kinks_find_more_than_pairs_do():
     for seed in range(3):
         torch.manual_seed(seed)
@@ -204,6 +206,7 @@ def test_upper_bound_above_ascent_above_samples(sizes, activation, seed):
     assert sampled <= best <= upper * (1 + 1e-6)
 
 
+@pytest.mark.slow
 @quick
 @given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([(3, 1, 1), (4, 2, 1), (1, 1, 0)]), seeds)
 def test_exact_bound_holds_for_convolutional_networks(c_in, c_out, kernel, seed):
@@ -259,6 +262,7 @@ def test_layer_bounds_name_what_they_took():
     assert product_bound(affine_free, gaussian(2, 3)) == pytest.approx(1 / math.sqrt(1 + 1e-5))
 
 
+@pytest.mark.slow
 def test_a_layer_that_occurs_twice_counts_twice():
     layer, gelu = nn.Linear(4, 4, bias=False), nn.GELU()
     layer.weight.data = 3 * torch.eye(4)

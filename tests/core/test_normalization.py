@@ -787,6 +787,8 @@ def test_normalize_touches_every_layer_or_none(method):
         for layer in layers:
             rows = weight_matrix(layer.weight, output_dim(layer))
             torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
+    elif METHODS[method].weight:
+        assert all(parametrize.is_parametrized(layer, "weight") for layer in layers)
     else:
         assert not any(parametrize.is_parametrized(module) for module in model.modules())
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -92,12 +92,14 @@ def noise(side: int) -> plt.Figure:
     return fig
 
 
+@pytest.mark.slow
 def test_many_colours_are_reduced_until_the_picture_fits(output: Page) -> None:
     assert len(plotting.to_png(noise(20), max_bytes=None)) > plotting.MAX_BYTES
     plotting.show(noise(20), alt="Coloured noise.")
     assert len(base64.b64decode(output.outputs[0]["image/png"])) <= plotting.MAX_BYTES
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="80000 are allowed"):
         plotting.to_png(noise(600))
@@ -287,6 +289,7 @@ def show_large(alt: str = "A line.") -> weakref.ref:
     return weakref.ref(data)
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_run_again_lets_its_old_data_go(output: Page) -> None:
     runs = [show_large() for _ in range(5)]
     assert [run() is not None for run in runs] == [False] * 4 + [True] and len(interactive.FIGURES) == 1
@@ -294,6 +297,7 @@ def test_a_cell_that_is_run_again_lets_its_old_data_go(output: Page) -> None:
     assert output.outputs[-2] == {"text/plain": "3"}
 
 
+@pytest.mark.slow
 def test_figures_of_other_cells_and_of_the_same_run_stay(output: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     class Shell:
         def __init__(self, cell: str, run: str) -> None:

@@ -257,6 +257,9 @@ def parts(method, **options):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_discriminator_update_descends_its_loss_and_leaves_g_alone(method, loss):
     config, generator, discriminator, optimizer, real, z = parts(method, loss=loss)
+    for each in (generator, discriminator):
+        each.double()  # where a method leaves D nearly flat, float32 cannot tell the losses apart
+    real, z = real.double(), z.double()
     before_g, before_d = (
         list(generator.parameters()),
         [p.clone() for p in discriminator.parameters() if p.requires_grad],
@@ -354,6 +357,7 @@ def test_both_optimizers_get_the_values_of_the_setting(setting, monkeypatch):
 # ---- whole runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("method", METHODS)
@@ -384,6 +388,7 @@ def test_every_method_loss_and_architecture_trains(method, loss, architecture):
         assert norms and all(torch.equal(norm.weight, torch.ones_like(norm.weight)) for norm in norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
 def test_sigma_of_the_normalized_weights_stays_near_one(architecture):
     largest, smallest = [], []
@@ -419,6 +424,7 @@ def test_orthonormal_penalty_falls():
     assert values[-1] < 0.5 * values[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["none", "spectral_norm", "wgan_gp", "batch_norm"])
 def test_same_seed_same_run_bit_by_bit(method):
     config = Config(method=method, setting="D", **{**TINY, "steps": 2})
@@ -538,6 +544,7 @@ def test_what_is_no_tensor_of_images_is_named(bad, message):
         train(Config(**TINY), bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
 def test_a_default_type_of_float64_changes_no_run(method, architecture):
@@ -554,6 +561,7 @@ def test_a_default_type_of_float64_changes_no_run(method, architecture):
     assert run.curves.dtype == samples.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gan_gp", "wgan_gp"])
 def test_gradient_penalty_brings_the_slope_between_the_batches_to_one(method):
     def slope(run):
@@ -716,6 +724,7 @@ def test_a_bad_batch_of_the_generator_is_named(size):
         Config(batch_size_g=size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("architecture", ["cnn", "resnet"])
 def test_every_method_trains_with_the_authors_choices(method, architecture):
