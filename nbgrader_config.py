@@ -5,20 +5,27 @@ from pathlib import Path
 
 from nbclient.exceptions import DeadKernelError
 from nbclient.util import ensure_async
-from nbconvert.preprocessors import TagRemovePreprocessor
 from nbformat.v4 import new_code_cell, new_output
 from nbgrader import utils
 from nbgrader.api import Gradebook
 from nbgrader.converters import Autograde, GenerateAssignment
-from nbgrader.preprocessors import DeduplicateIds, Execute, OverwriteCells
+from nbgrader.preprocessors import DeduplicateIds, Execute, NbGraderPreprocessor, OverwriteCells
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from course_utils.classroom.exercises import STUB
+from course_utils.classroom.exercises import STUB, for_students
 
 # Runs before each check: what the notebook has bound to `check`, or set in the environment, must not give points.
 BEFORE_CHECK = 'import os\nfrom course_utils.checks import check\nos.environ["NBGRADER_EXECUTION"] = "autograde"\n'
 MOST_DEATHS = 5  # of kernels in one notebook; what comes after the last of them is left out
 PATIENCE = 10  # seconds in which a kernel must answer once its cell has been interrupted
+
+
+class ForStudents(NbGraderPreprocessor):
+    """Leaves out what the notebooks in ``notebooks/exercises`` leave out, and shows what they show instead."""
+
+    def preprocess(self, nb, resources):
+        nb.cells = for_students(nb.cells, resources["nbgrader"]["notebook"] + ".ipynb")
+        return nb, resources
 
 
 class RestoreCells(OverwriteCells):
@@ -145,11 +152,9 @@ c = get_config()  # noqa: F821  (nbgrader defines it)
 c.CourseDirectory.course_id = "spectral_normalization"
 c.CourseDirectory.source_directory = "."
 
-# A released notebook has the same holes, and lacks the same cells, as the one in notebooks/exercises.
+# A released notebook has the same holes, and the same cells, as the one in notebooks/exercises.
 c.ClearSolutions.code_stub = {"python": STUB}
-c.TagRemovePreprocessor.remove_cell_tags = {"lecturer", "heavy"}
-c.TagRemovePreprocessor.enabled = True
-c.GenerateAssignment.preprocessors = [TagRemovePreprocessor, *GenerateAssignment.preprocessors.default()]
+c.GenerateAssignment.preprocessors = [ForStudents, *GenerateAssignment.preprocessors.default()]
 
 # An endless loop in a function is stopped by the check, one in a cell by this (seconds); then grading goes on.
 c.Execute.timeout = 120

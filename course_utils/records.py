@@ -50,10 +50,6 @@ class Record:
         values = [self.arrays[f"singular_values_{k}"][at] ** 2 for k in range(self.about["layers"])]
         return [value / value[0] if value[0] > 0 else value for value in values]
 
-    def spread(self) -> np.ndarray:
-        """Standard deviation between the kept images, values in [-1, 1], averaged over the pixels, at each of `step`."""
-        return (self.arrays["images"] / 127.5).std(axis=1).mean(axis=(1, 2, 3))
-
 
 def load_record(path: str | Path) -> Record:
     """Read a record; RunError for a missing or damaged file."""

@@ -77,22 +77,10 @@ def numbered(nb):
 def exercise_notebook(lecture):
     """The exercise notebook (a NotebookNode) of the lecture at the path ``lecture``."""
     nb, name = nbformat.read(lecture, as_version=4), Path(lecture).name
-    cells, nb.cells, run = nb.cells, [], []
-    for cell in cells:
-        tags = cell.metadata.get("tags", [])
-        if "lecturer" in tags:
-            continue
-        if "heavy" in tags and cell.cell_type == "code":
-            run.append(cell)
-            continue
-        nb.cells += stored(run, name)
-        run = []
-        if cell.cell_type == "markdown":  # this notebook lies one folder deeper
+    nb.cells = for_students(nb.cells, name)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and not cell.id.startswith("without-"):  # this notebook lies one folder deeper
             cell.source = cell.source.replace("](../", "](../../")
-        nb.cells.append(cell)
-    nb.cells += stored(run, name)
-    if any(cell.source.startswith("show_stored(") for cell in nb.cells):
-        next(cell for cell in nb.cells if cell.id == "setup").source += IMPORT
     steps = [
         ClearSolutions(enforce_metadata=False, code_stub={"python": STUB}),
         LockCells(),
@@ -109,6 +97,22 @@ def exercise_notebook(lecture):
     nb.metadata = nbformat.from_dict({"kernelspec": nb.metadata.kernelspec, "language_info": LANGUAGE_INFO})
     nbformat.validate(nb)
     return nb
+
+
+def for_students(cells, name):
+    """The cells of the lecture called ``name`` without those for the lecturer, and with what is stored of the heavy ones."""
+    kept, run = [], []
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if "heavy" in tags and "lecturer" not in tags and cell.cell_type == "code":
+            run.append(cell)
+        elif "lecturer" not in tags:
+            kept += [*stored(run, name), cell]
+            run = []
+    kept += stored(run, name)
+    if any(cell.source.startswith("show_stored(") for cell in kept):
+        next(cell for cell in kept if cell.id == "setup").source += IMPORT
+    return kept
 
 
 def note(nb, name):
