@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import LECTURES, ROOT
 
+from course_utils.__main__ import COMMANDS
 from course_utils.classroom import readme
 from course_utils.methods import METHODS
 from course_utils.training import SETTINGS
@@ -119,3 +120,16 @@ def test_a_lecture_without_the_figure_is_named(course: Path) -> None:
         next(cell for cell in nb["cells"] if cell["id"] == "inside-figure")["outputs"] = []
         path.write_text(json.dumps(nb), encoding="utf-8")
         readme.main([])
+
+
+# ---- CONTRIBUTING
+
+
+def test_contributing_names_what_is_there() -> None:
+    """Files, folders and commands; what a recipe makes is called 08."""
+    text = sources(ROOT / "CONTRIBUTING.md")
+    paths = set(re.findall(r"\b(?:tests|course_utils|notebooks|data)/[\w/.*-]*\w", text))
+    missing = [path for path in paths if "08" not in path and path != "data/runs/try" and not list(ROOT.glob(path))]
+    assert len(paths) > 15 and not missing, missing
+    commands = set(re.findall(r"python -m course_utils (\w+)", text))
+    assert {"execute", "exercises", "readme"} <= commands <= set(COMMANDS)

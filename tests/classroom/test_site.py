@@ -1,5 +1,7 @@
 """The website: complete, without what is the lecturer's, no dead link; and in a real browser with the network off."""
 
+from __future__ import annotations
+
 import base64
 import io
 import json
@@ -13,6 +15,7 @@ import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -21,10 +24,12 @@ import pytest
 from browser import REPORT
 from helpers import LECTURES, ROOT
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 from course_utils.classroom import frames
 from course_utils.classroom.site import MAX_SITE, Options, build, main, published, write_sources
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route
 
 MOVING = [path for path in LECTURES if path.name[:2] in ("01", "02")]  # whose figures get frames here
 ORIGIN = "http://course.test"  # no host has this name: every request is answered from the folder, or refused
