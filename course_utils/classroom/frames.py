@@ -273,7 +273,9 @@ def make(lectures: list[Path], folder: Path, most: int = MOST, processes: int = 
                 del running[path]
                 log = (folder / f"{path.stem}.log").read_text(encoding="utf-8", errors="replace").strip()
                 if process.returncode:
-                    raise RuntimeError(f"{path.name} did not run to its end (status {process.returncode}):\n{log[-2000:]}")
+                    raise RuntimeError(
+                        f"{path.name} did not run to its end (status {process.returncode}):\n{log[-2000:]}"
+                    )
                 yield f"frames of {path.name}: {time.monotonic() - began:.0f} s, {log.splitlines()[-1]}"
             time.sleep(0.1)
     finally:
