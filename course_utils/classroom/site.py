@@ -210,10 +210,9 @@ def write_sources(source: Path, out: Path, lectures: list[Path], options: Option
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     parts = {"Lectures": "notebooks/", "Exercises": "notebooks/exercises/"}
     trees = [_tree(caption, [folder + path.stem for path in lectures]) for caption, folder in parts.items()]
-    (source / "index.md").write_text(
-        "\n".join([readme, *trees, _tree("About", ["data/README", "CONTRIBUTING"])]), encoding="utf-8"
-    )
     _copy_linked(readme, Path(), source)
+    about = sorted(str(path.relative_to(source).with_suffix("").as_posix()) for path in source.rglob("*.md"))
+    (source / "index.md").write_text("\n".join([readme, *trees, _tree("About", about)]), encoding="utf-8")
 
 
 def _tree(caption: str, pages: list[str]) -> str:
