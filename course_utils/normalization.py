@@ -126,7 +126,7 @@ class DivisionBySigma(torch.autograd.Function):
 
 
 class FusedSpectralNorm(SpectralNorm):
-    """SpectralNorm at less than half of its cost in training: no third look at W for sigma, and (12) as backward pass.
+    """SpectralNorm at about half of its cost in training: no third look at W for sigma, and (12) as backward pass.
 
     The same parameters, buffers and state_dict; u and v are the same to the bit, the rest up to rounding. See `fuse`.
     """

@@ -272,7 +272,7 @@ def benchmark_layers(rounds: int, device: str = "cpu") -> dict:
     """Time, memory and operations of the VERSIONS, side by side; a dictionary with the environment.
 
     time_over_none: of a training step, the median, smallest and largest of `rounds` turns; overhead_over_torchs: what the
-    median step takes longer than without SN, over what torch's does; kept_megabytes: for the backward pass; operations: of a
+    median step takes longer than without SN, over what torch's does (a turn lasts a tenth of a second or more); kept_megabytes: for the backward pass; operations: of a
     step, and of an iteration (an update of D and one of G) of the CNN and the ResNet, with Adam's step counted as one.
     """
     result = {"environment": environment_report(), "rounds": rounds, "batch_size": BATCH, "steps": {}, "iterations": {}}
@@ -281,14 +281,18 @@ def benchmark_layers(rounds: int, device: str = "cpu") -> dict:
         base, x = make().to(device), torch.randn(BATCH, *shape).to(device)
         models = {version: normalized(base, version) for version in VERSIONS}
         steps, seconds = {v: training_step(model, x) for v, model in models.items()}, {v: [] for v in VERSIONS}
-        for turn in range(rounds + 2):
+        repeats = 1
+        for turn in range(-2, rounds):
             for version, step in steps.items():
                 wait(x)
                 start = time.perf_counter()
-                step()
+                for _ in range(repeats):
+                    step()
                 wait(x)
-                if turn >= 2:  # the first two only warm up
-                    seconds[version].append(time.perf_counter() - start)
+                seconds[version].append((time.perf_counter() - start) / repeats)
+            if turn < 0:  # the first two only warm up, and say how many steps a turn needs to last a tenth of a second
+                repeats = max(1, round(0.1 / seconds["none"][-1]))
+                seconds = {version: [] for version in VERSIONS}
         ratios = {v: sorted(a / b for a, b in zip(times, seconds["none"])) for v, times in seconds.items()}
         medians = {v: statistics.median(times) for v, times in seconds.items()}
         more = {v: median - medians["none"] for v, median in medians.items()}
