@@ -139,7 +139,9 @@ def _lecture_of(exercise_id):
 
 def run(exercise_id, answer, seed=None):
     """Check an answer and return the Outcome, printing nothing. ``seed`` repeats the same random inputs."""
-    entry = EXERCISES.get(exercise_id) or load(_lecture_of(exercise_id)).get(exercise_id)
+    entry = load(_lecture_of(exercise_id)).get(exercise_id) if isinstance(exercise_id, str) else None
+    if entry is None and isinstance(answer, str) and answer in load():
+        raise ValueError(f'the number comes first: check("{answer}", ...), then your answer')
     if entry is None:
         raise ValueError(f"no exercise is called {exercise_id!r}; there are: {', '.join(sorted(load()))}")
     rng = torch.Generator()

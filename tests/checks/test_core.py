@@ -502,6 +502,11 @@ def test_strict(variable, monkeypatch, capsys):
             check("99-double", answer)
 
 
+def test_exchanged_arguments_are_named():
+    with pytest.raises(ValueError, match='the number comes first: check\\("99-double", '):
+        check(len, "99-double")
+
+
 def test_unknown_exercise_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"99-nothing.*99-double"):
         check("99-nothing", stub)
