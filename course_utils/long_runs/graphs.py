@@ -2,7 +2,8 @@
 
 A small network keeps a GPU waiting for Python, which launches one operation after the other. A graph is all operations of an
 update with the places of their numbers in memory: nothing in it may wait for the GPU or hang on a number there, and whatever
-changes from one update to the next has a fixed place of its own. Not tried on a GPU so far: on a CPU the tests put a tape of operations in its place.
+changes from one update to the next has a fixed place of its own. Not tried on a GPU so far: on a CPU, tests put a tape of
+operations in the place of the graph.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class CudaGraph:
 
 
 class OneGraph:
-    """`update_discriminator` or `update_generator`, recorded once for each optimizer, that is for each run.
+    """`update_discriminator` or `update_generator`, recorded once for each optimizer, that is for each run, and each shape of batches.
 
     The first WARM_UP calls are made as ever, on the stream that records. Networks and the optimizer's state must stay where
     they are in memory: load a checkpoint before the first update. record: what makes the graph, CudaGraph or a test's own.

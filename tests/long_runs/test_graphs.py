@@ -131,6 +131,22 @@ def test_batches_and_alpha_are_copied_to_where_the_graph_reads_them_and_results_
     assert type(adam.param_groups[0]["lr"]) is float and Tape.made == 1
 
 
+def test_a_single_result_is_copied_too_and_gradients_are_made_anew_by_the_recording():
+    w = torch.nn.Parameter(torch.zeros(()))
+    adam, there = torch.optim.Adam([w]), []
+
+    def update(optimizer, z):
+        there.append(w.grad is not None)
+        return z.sum()
+
+    one, results = OneGraph(update, Tape), []
+    for step in range(WARM_UP + 3):
+        w.grad = torch.zeros(())
+        results.append(one(adam, torch.full((2,), float(step))))
+    assert [float(result) for result in results] == [2 * step for step in range(WARM_UP + 3)]
+    assert there == [True] * WARM_UP + [False]  # in memory that the graph keeps for itself
+
+
 def test_another_run_and_another_shape_are_recorded_anew():
     update, adam = toy()
     one = OneGraph(update, Tape)
