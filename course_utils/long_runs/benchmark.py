@@ -31,10 +31,13 @@ from ..training import ARCHITECTURES, PLAIN, Config, Run, Updates
 from .command_line import place, positive
 from .fast import PreparedSpectralNorm, Together, fast_updates
 from .files import written_whole
+from .graphs import WARM_UP, graphed
 
 TORCHS = "spectral_norm, torch's"
 FUSED = "spectral_norm, fused"
 COMPILED = "spectral_norm, bfloat16, compiled"
+GRAPHS = ("none, bfloat16, graphs", "spectral_norm, bfloat16, graphs")
+FOR_GPUS = (COMPILED, *GRAPHS)  # left out where they fail; their operations are not dispatched one by one, nor counted
 
 
 class Candidate:
@@ -132,6 +135,8 @@ def candidates(config: dict, real: Tensor) -> dict[str, Candidate]:
         made[f"{name}, bfloat16"] = Candidate(one, real, fast_updates(one, "bfloat16"))
     if real.is_cuda:  # compiling for a CPU takes minutes and gains little
         made[COMPILED] = Candidate(sn, real, fast_updates(sn, "bfloat16", compiled=True))
+        for name, one in zip(GRAPHS, (none, sn)):
+            made[name] = Candidate(one, real, graphed(fast_updates(one, "bfloat16"), real.device))
     return made
 
 
@@ -154,15 +159,15 @@ def benchmark(config: dict, device: str, rounds: int, repeats: int) -> dict:
     noise = torch.Generator().manual_seed(0)
     real = torch.randn(config["batch_size"], channels, size, size, generator=noise).tanh().to(device)
     made = candidates(config, real)
-    for name, candidate in list(made.items()):  # compilation, and the first calls, are not counted
+    for name, candidate in list(made.items()):  # compilation, recording, and the first calls, are not counted
         try:
-            for _ in range(5):
+            for _ in range(WARM_UP + 2):  # a graph is recorded in the last but one
                 candidate.iterate()
         except RuntimeError as error:
-            if name != COMPILED:
+            if name not in FOR_GPUS:
                 raise
             print(
-                f"left out: {name}, since nothing can be compiled here ({' '.join(str(error).splitlines()[:2])})",
+                f"left out: {name}, which cannot be made here ({' '.join(str(error).splitlines()[:2])})",
                 flush=True,
             )
             del made[name]
@@ -179,7 +184,7 @@ def benchmark(config: dict, device: str, rounds: int, repeats: int) -> dict:
         "time_over_none": {name: sorted(values)[len(values) // 2] for name, values in ratios.items()},
         "time_over_none_range": {name: [min(values), max(values)] for name, values in ratios.items()},
         "rounds": rounds, "repeats": repeats,
-        "operations": {name: candidate.operations() for name, candidate in made.items() if name != COMPILED},
+        "operations": {name: candidate.operations() for name, candidate in made.items() if name not in FOR_GPUS},
     }  # fmt: skip
     if real.is_cuda:
         fast = fastest(speeds)
@@ -307,7 +312,7 @@ def benchmark_layers(rounds: int, device: str = "cpu") -> dict:
     for architecture in ("cnn", "resnet"):
         config = {"architecture": architecture, "size": 32, "channels": 3, "width": 8, "batch_size": 4}
         made = candidates(config, torch.randn(4, 3, 32, 32).tanh().to(device))
-        names = [name for name in made if name.startswith(("none", "spectral_norm")) and name != COMPILED]
+        names = [name for name in made if name.startswith(("none", "spectral_norm")) and name not in FOR_GPUS]
         result["iterations"][architecture] = {name: made[name].operations() for name in names}
         print(f"operations of an iteration, {architecture}: {result['iterations'][architecture]}", flush=True)
     return result

@@ -22,6 +22,7 @@ from . import parallel
 from .datasets import DATASETS, load_images, read_images
 from .fast import PRECISIONS, fast_updates
 from .folder import train_in_folder
+from .graphs import graphed
 from .inception import PROTOCOLS, inception_metrics, load_inception
 from .recording import save_record
 
@@ -98,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
     add("--decay", action="store_true", help="let alpha fall linearly to 0 over the run")
     add("--precision", choices=PRECISIONS, help="of the networks (default: bfloat16 on a GPU, float32 on a CPU)")
     add("--compile", action="store_true", help="fuse the networks with torch.compile")
+    add("--graphs", action="store_true",
+        help="launch each update as one CUDA graph; one GPU, without --compile; not tried on a GPU so far")  # fmt: skip
     add("--measurements", type=int, default=6,
         help="how often samples and spectra are taken, first and last update included (default: %(default)s)")  # fmt: skip
     add("--fid", choices=PROTOCOLS,
@@ -158,10 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge = make_judge(data, device=device) if parallel.rank() == 0 and data.labels[0] >= 0 else None
         precision = options.precision or ("bfloat16" if device.startswith("cuda") else "float32")
         fast = device.startswith("cuda") or options.compile or precision != "float32"
+        updates = fast_updates(config, precision, options.compile) if fast else PLAIN
+        updates = graphed(updates, device) if options.graphs else updates
         inception = load_inception(device=device) if options.fid and parallel.rank() == 0 else None
         run = train_in_folder(
             config, data.images.to(device), options.output, judge, options.resume, options.measurements,
-            options.checkpoint_every, fast_updates(config, precision, options.compile) if fast else PLAIN,
+            options.checkpoint_every, updates,
         )  # fmt: skip
         if inception and run.step == config.steps:
             found = inception_metrics(run.sample(50_000), data.images.to(device), options.fid, inception)
