@@ -292,6 +292,9 @@ LOOK = r"""() => {
   return problems;
 }"""
 
+CUT_OFF = """() => [...document.querySelectorAll("main pre, main div.math")]
+  .filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.textContent.trim().slice(0, 60))"""
+
 # From the key press until the frame is painted.
 STOPWATCH = """() => {
   window.painted = []; let pressed = null;
@@ -340,6 +343,11 @@ class Reader:
             wide = self.page.evaluate("document.documentElement.scrollWidth")
             if wide > width:
                 self.problems.append(f"at {width} pixels it is {wide} wide")
+        self.page.set_viewport_size({"width": 700, "height": 1000})  # A4 within its margins
+        self.page.emulate_media(media="print")
+        cut = self.page.evaluate(CUT_OFF)
+        self.page.emulate_media(media="screen")
+        self.problems += [f"cut off on paper: {what}" for what in cut]
         if self.loaded > MAX_PAGE:
             self.problems.append(f"loads {self.loaded} bytes")
         return [f"{name}: {problem}" for problem in self.problems]
@@ -381,6 +389,11 @@ def test_page(name: str, site: Path, offline: BrowserContext) -> None:
         ('nohighlight">\\(', 'nohighlight">\\(\\undefinedmacro ', "MathJax"),
         ("mathjax/MathJax.js", "mathjax/README.md", "mathematics not set near"),
         (' alt="', ' title="', "without alt text"),
+        (
+            "</h1>",
+            '</h1><div class="math"><b style="display: inline-block; width: 800px">x</b></div>',
+            "cut off on paper: x",
+        ),
     ],
 )
 def test_the_test_finds_what_is_wrong(old: str, new: str, complaint: str, site: Path, offline: BrowserContext) -> None:
