@@ -292,7 +292,7 @@ LOOK = r"""() => {
   return problems;
 }"""
 
-CUT_OFF = """() => [...document.querySelectorAll("main pre, main div.math")]
+CUT_OFF = """() => [...document.querySelectorAll("main pre")]
   .filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.textContent.trim().slice(0, 60))"""
 
 # From the key press until the frame is painted.
@@ -389,11 +389,7 @@ def test_page(name: str, site: Path, offline: BrowserContext) -> None:
         ('nohighlight">\\(', 'nohighlight">\\(\\undefinedmacro ', "MathJax"),
         ("mathjax/MathJax.js", "mathjax/README.md", "mathematics not set near"),
         (' alt="', ' title="', "without alt text"),
-        (
-            "</h1>",
-            '</h1><div class="math"><b style="display: inline-block; width: 800px">x</b></div>',
-            "cut off on paper: x",
-        ),
+        ("</h1>", '</h1><pre><b style="display: inline-block; width: 800px">x</b></pre>', "cut off on paper: x"),
     ],
 )
 def test_the_test_finds_what_is_wrong(old: str, new: str, complaint: str, site: Path, offline: BrowserContext) -> None:
