@@ -94,7 +94,9 @@ def _said(outputs: list[NotebookNode]) -> list:
             said[-1] = (output.name, said[-1][1] + _no_error(output.text))
         elif output.output_type == "stream":
             said.append((output.name, _no_error(output.text)))
-        elif "application/vnd.jupyter.widget-view+json" not in output.get("data", {}):
+        elif "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+            said.append(("widget", output.data.get("text/plain")))
+        else:
             said.append((output.output_type, {k: v for k, v in output.items() if k != "execution_count"}))
     return said
 

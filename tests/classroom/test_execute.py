@@ -103,3 +103,13 @@ def test_an_unknown_lecture_is_named(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         execute.main(["77"])
     assert "no lecture in notebooks/ begins with 77" in capsys.readouterr().err
+
+
+def test_a_changed_label_of_a_control_is_noticed() -> None:
+    """A widget has a new name at each run; what stands in its place without a kernel is what counts."""
+    view = "application/vnd.jupyter.widget-view+json"
+    one, again, other = (
+        nbformat.v4.new_output("display_data", {view: {"model_id": name}, "text/plain": text})
+        for name, text in (("a1", "[interactive: step]"), ("b2", "[interactive: step]"), ("c3", "[interactive: size]"))
+    )
+    assert execute._said([one]) == execute._said([again]) != execute._said([other])
