@@ -277,7 +277,8 @@ def benchmark_layers(rounds: int, device: str = "cpu") -> dict:
     """Time, memory and operations of the VERSIONS, side by side; a dictionary with the environment.
 
     time_over_none: of a training step, the median, smallest and largest of `rounds` turns; overhead_over_torchs: what the
-    median step takes longer than without SN, over what torch's does (a turn lasts a tenth of a second or more); kept_megabytes: for the backward pass; operations: of a
+    median step takes longer than without SN, over what torch's does (each turn repeats the step for about a tenth of a
+    second, or makes it once); kept_megabytes: for the backward pass; operations: of a
     step, and of an iteration (an update of D and one of G) of the CNN and the ResNet, with Adam's step counted as one.
     """
     result = {"environment": environment_report(), "rounds": rounds, "batch_size": BATCH, "steps": {}, "iterations": {}}
