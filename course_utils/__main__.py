@@ -9,6 +9,7 @@ COMMANDS = {  # module with a main(arguments), and what it is for
     "sweep": ("long_runs.sweep", "make the short recorded runs again"),
     "record": ("long_runs.record_plan", "make the long recorded runs, as PLAN.md has them"),
     "recurrent": ("long_runs.recurrent_records", "make the record behind lecture 06 again"),
+    "average": ("long_runs.average_records", "make the record of averaged generators again"),
     "execute": ("classroom.execute", "run lectures in fresh kernels and store their outputs"),
     "exercises": ("classroom.exercises", "generate the exercise notebooks from the lectures"),
     "slides": ("classroom.slides", "build the slide decks"),
