@@ -85,14 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("file", type=place)
     file, begin = parser.parse_args(arguments).file, time.process_time()
     data = load_fashion_mnist(16)
-    judge, runs = the_judge(data, file.with_name("judge.pt")), {}
+    judge, runs, made_by = the_judge(data, file.with_name("judge.pt")), {}, commit()
     for seed in SEEDS:
         for method in METHODS:
             config = Config(method, "D", seed=seed, steps=STEPS, **SMALL)
             runs[f"{method}-{seed}"] = averaged_run(config, data.images, judge)
             print(method, seed, {name: values[-1] for name, values in runs[f"{method}-{seed}"].items()}, flush=True)
     record = {"step": [STEPS * (k + 1) // LOOKS for k in range(LOOKS)], "decays": DECAYS, "runs": runs}
-    record |= {"config": asdict(config) | {"method": METHODS, "seed": SEEDS}, "commit": commit()}
+    record |= {"config": asdict(config) | {"method": METHODS, "seed": SEEDS}, "commit": made_by}
     record["command"] = "python -m course_utils average data/recorded_runs/average.json"
     record |= {"environment": environment_report(), "cpu_seconds": round(time.process_time() - begin)}
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
