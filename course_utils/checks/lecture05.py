@@ -1,4 +1,4 @@
-"""Checks of lecture 05: losses, gradient penalty, the loop, the Fréchet distance, diagnosis, the project."""
+"""Checks of lecture 05: losses, gradient penalty, the loop, the Fréchet distance, diagnosis, the average, the project."""
 
 import itertools
 import math
@@ -693,7 +693,98 @@ def _judge_claim(claim, kinds):
     raise Wrong("vague", "By how much? Name a size in digits (10 percent, 1.5 times, a distance of 20): from which difference on would you believe it? The value of an entry, a year or a number of updates is none.")  # fmt: skip
 
 
-@exercise("5.6", "An experiment of your own", limit=10.0)
+def _followers(rng):
+    """Two kinds of networks with batch norm, and for each a generator as it is after three updates and its first average."""
+    for build, shape in (
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), (5, 3)),
+        (
+            lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1, bias=False), nn.BatchNorm2d(3), nn.Tanh()),
+            (4, 2, 3, 3),
+        ),
+    ):
+        networks = []
+        for _ in range(4):  # the average, and the generator three times
+            network = build()
+            with torch.no_grad():
+                for p in network.parameters():
+                    p.copy_(torch.randn(p.shape, generator=rng))
+                for _ in range(len(networks) + 1):
+                    network(2 * torch.randn(shape, generator=rng) + 1)  # batch norm notes means, variances, how many
+            networks.append(network)
+        yield networks
+
+
+def _followed(states, names, share, copied=False):
+    """The tensors `names` of the average states[0] after it has moved by `share` of the way to each of the later states."""
+    tensors = [states[0][name].double() for name in names]
+    for state in states[1:]:
+        new = [state[name].double() for name in names]
+        tensors = new if copied else [a + share * (w - a) for a, w in zip(tensors, new)]
+    return torch.cat([t.flatten() for t in tensors])
+
+
+@exercise("5.6", "An average over the run", inplace_ok=True)
+def check_average(answer, rng):
+    worst = 0.0
+    for decay, (average, *generators) in zip((0.9, 0.75), _followers(rng)):
+        states = [{name: t.clone() for name, t in network.state_dict().items()} for network in (average, *generators)]
+        weights = [name for name, _ in average.named_parameters()]
+        for network in generators:
+            start = {name: t.clone() for name, t in network.state_dict().items()}
+            result = answer(average, network, decay)
+            if result is network:
+                raise Wrong("generator", "The result is the generator; asked is the average, a network of its own.")
+            if result is not average:
+                raise Wrong(
+                    "other",
+                    f"The result should be the network `average` itself, moved on in place; yours is another object, a {type(result).__name__}.",
+                )
+            if any(not torch.equal(t, start[name]) for name, t in network.state_dict().items()):
+                raise Wrong(
+                    "changed", "The generator itself has changed. The average follows it, and the game must not notice."
+                )
+            if any(t.grad_fn is not None for t in [*average.parameters(), *average.buffers()]):
+                raise Wrong(
+                    "graph", "The average carries a graph, which grows from update to update: use torch.no_grad()."
+                )
+            with torch.no_grad():
+                for t in network.state_dict().values():
+                    t.add_(1)  # the generator trains on
+        found = {name: t.detach() for name, t in average.state_dict().items()}
+        if set(found) != set(states[0]) or any(found[name].shape != t.shape for name, t in states[0].items()):
+            raise Wrong("shape", "The average no longer has the tensors that it had: their names or shapes are others.")
+
+        followed = partial(_followed, states)
+        flat = partial(_followed, [found], share=0)
+        buffers = [name for name in states[0] if name not in weights]
+        hints = {
+            "stands": (followed(weights, 0), "The weights of the average have not moved. Are they changed in place, as by lerp_ or copy_?"),
+            "swapped": (followed(weights, decay), "decay is the weight of the old average: a <- decay * a + (1 - decay) * w."),
+            "copied": (followed(weights, 1), "The weights are those of the last generator: nothing is averaged."),
+            "shared": (followed(weights, 1) + 1, "The average shares its weights with the generator, and moves with it: copy entries, do not hand over tensors."),
+            "half": (followed(weights, 0.5), "This is the mean of the old average and the generator; decay decides how much of each."),
+        }  # fmt: skip
+        worst = max(
+            worst, compare(flat(weights), followed(weights, 1 - decay), 1e-4, "The weights after three updates", hints)
+        )
+        averaged = followed(buffers, 1 - decay)
+        counters = [name for name in buffers if not states[0][name].is_floating_point()]
+        hints = {
+            "buffers": (followed(buffers, 0), "The buffers are those of the start: batch norm would go on with means and variances of the first networks. Copy them."),
+            "buffers-averaged": ([averaged], "The buffers are averaged, too. That can be done, but asked is a copy, and the counter is a whole number."),
+            "buffers-shared": (followed(buffers, 1, copied=True) + 1, "The average shares its buffers with the generator: copy their entries."),
+        }  # fmt: skip
+        statistics = [name for name in buffers if name not in counters]
+        if distance(flat(statistics), followed(statistics, 1 - decay)) < 1e-4:
+            raise Wrong("buffers-averaged", hints["buffers-averaged"][1])
+        worst = max(
+            worst,
+            compare(flat(buffers), followed(buffers, 1, copied=True), 1e-4, "The buffers after three updates", hints),
+        )
+    return worst
+
+
+@exercise("5.7", "An experiment of your own", limit=10.0)
 def check_project(answer, rng):
     plan, claim = expect_tuple(answer(), 2, "The result")
     runs = expect_tuple(plan, len(plan), "The plan") if isinstance(plan, (list, tuple)) else (plan,)

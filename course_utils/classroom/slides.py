@@ -67,13 +67,20 @@ def _code(cell: NotebookNode, solutions: bool) -> str:
     source = cell.source if solutions else SOLUTION.sub(r"\1...", cell.source)
     source = re.sub(r"^[ \t]*### (BEGIN|END) SOLUTION\n?", "", source, flags=re.MULTILINE)
     hidden = "hide-input" in cell.metadata.get("tags", [])
-    parts = [] if hidden else [f'<div class="input">{Highlight2HTML(pygments_lexer="python")(source)}</div>']
+    code = Highlight2HTML(pygments_lexer="python")(source)
+    parts = [] if hidden else [f'<div class="input"{_fitted(source)}>{code}</div>']
     return "".join(parts + [_output(output) for output in cell.outputs if solutions or not solved])
+
+
+def _fitted(text: str) -> str:
+    """A smaller type for text with long lines: 104 letters fit at 18 px, the 120 of the formatter at 15.6."""
+    longest = max(map(len, text.splitlines()), default=0)
+    return f' style="--type: {max(15.6, 18 * 104 / longest):.1f}px"' if longest > 104 else ""
 
 
 def _output(output: NotebookNode) -> str:
     if output.output_type == "stream":
-        return f"<pre>{html.escape(output.text)}</pre>"
+        return f"<pre{_fitted(output.text)}>{html.escape(output.text)}</pre>"
     if output.output_type == "error":
         return f"<pre>{ansi2html(chr(10).join(output.traceback))}</pre>"
     data = output.data
@@ -81,7 +88,7 @@ def _output(output: NotebookNode) -> str:
         alt = html.escape(output.metadata.get("image/png", {}).get("alt", ""), quote=True)
         return f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'
     if "text/markdown" in data:
-        return markdown2html(data["text/markdown"])
+        return f"<div{_fitted(data['text/markdown'])}>{markdown2html(data['text/markdown'])}</div>"
     if "text/html" in data:
         return data["text/html"]
     text = data.get("text/plain", "")

@@ -1,5 +1,6 @@
 """Right and wrong answers to the exercises of lecture 05."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from harness import Case, notebook, setup, test_exercise  # noqa: F401
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from course_utils import environment
 from course_utils.checks import core, lecture05
@@ -496,6 +498,94 @@ def diagnose_other_word(real_score, fake_score, spread):
 
 # ---- 5.6
 
+
+def follow_by_state(average, generator, decay):
+    state, new = average.state_dict(), generator.state_dict()
+    weights = {name for name, _ in average.named_parameters()}
+    average.load_state_dict({k: decay * state[k] + (1 - decay) * new[k] if k in weights else new[k] for k in state})
+    return average
+
+
+def follow_by_data(average, generator, decay):
+    for a, w in zip(average.parameters(), generator.parameters()):
+        a.data = decay * a.data + (1 - decay) * w.data
+    for module, other in zip(average.modules(), generator.modules()):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean = other.running_mean.clone()
+            module.running_var = other.running_var.clone()
+            module.num_batches_tracked = other.num_batches_tracked.clone()
+    return average
+
+
+def follow_by_torch(average, generator, decay):
+    """What torch's AveragedModel does with copied buffers."""
+    get_ema_multi_avg_fn(decay)(list(average.parameters()), list(generator.parameters()), 1)
+    for a, w in zip(average.buffers(), generator.buffers()):
+        a.detach().copy_(w.detach())
+    return average
+
+
+@torch.no_grad()
+def follow_with(
+    average, generator, decay, weights=lambda a, w, d: a.lerp_(w, 1 - d), buffers=lambda a, w, d: a.copy_(w)
+):
+    for a, w in zip(average.parameters(), generator.parameters()):
+        weights(a, w, decay)
+    for a, w in zip(average.buffers(), generator.buffers()):
+        buffers(a, w, decay)
+    return average
+
+
+def wrong_follow(**parts):
+    return lambda average, generator, decay: follow_with(average, generator, decay, **parts)
+
+
+def share(a, w, decay):
+    a.data = w.data
+
+
+def follow_by_a_mean(average, generator, decay):
+    return follow_with(average, generator, 0.5)
+
+
+def follow_the_generator(average, generator, decay):
+    return generator
+
+
+def follow_a_copy(average, generator, decay):
+    return follow_with(copy.deepcopy(average), generator, decay)
+
+
+def follow_both_ways(average, generator, decay):
+    follow_with(average, generator, decay)
+    return average if generator.load_state_dict(average.state_dict()) else None
+
+
+def follow_with_a_graph(average, generator, decay):
+    for name, w in generator.named_parameters():
+        owner, _, last = name.rpartition(".")
+        module = average.get_submodule(owner)
+        new = decay * getattr(module, last) + (1 - decay) * w
+        module._parameters[last] = new
+    return average
+
+
+def follow_nothing_returned(average, generator, decay):
+    follow_with(average, generator, decay)
+
+
+def follow_in_place_of_a_leaf(average, generator, decay):
+    for a, w in zip(average.parameters(), generator.parameters()):
+        a.mul_(decay).add_((1 - decay) * w)
+    return average
+
+
+def follow_without_buffers_of_floats(a, w, decay):
+    return a.lerp_(w, 1 - decay) if a.is_floating_point() else a.copy_(w)
+
+
+# ---- 5.7
+
 CLAIM = "Without normalization the Frechet distance is at least 1.5 times that of SN."
 
 
@@ -571,9 +661,9 @@ def handed_in(plan_and_claim):
 
 def test_the_check_says_which_entries_differ():
     plan = varied(loss=["standard"], width=[8]) + varied(loss=["hinge"], width=[16])
-    line = core.run("5.6", lambda: (plan, "Hinge is 10 percent better than standard")).line
+    line = core.run("5.7", lambda: (plan, "Hinge is 10 percent better than standard")).line
     assert "differ in width and loss: which of the two" in line
-    line = core.run("5.6", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
+    line = core.run("5.7", lambda: (LOSSES, "Hinge is 10 percent better than standard")).line
     assert line.endswith("right. What differs, one entry at a time: loss.")
 
 
@@ -670,6 +760,20 @@ CASES = [
     ),
     Case(
         "5.6",
+        right=[follow_by_state, follow_by_data, follow_by_torch],
+        wrong={
+            "stands": wrong_follow(weights=lambda a, w, d: a), "swapped": wrong_follow(weights=lambda a, w, d: a.lerp_(w, d)),
+            "copied": wrong_follow(weights=lambda a, w, d: a.copy_(w)), "shared": wrong_follow(weights=share), "half": follow_by_a_mean,
+            "buffers": wrong_follow(buffers=lambda a, w, d: a), "buffers-shared": wrong_follow(buffers=share),
+            "buffers-averaged": [
+                wrong_follow(buffers=follow_without_buffers_of_floats), wrong_follow(buffers=lambda a, w, d: a.copy_(d * a + (1 - d) * w)),
+            ],
+            "generator": follow_the_generator, "other": follow_a_copy, "changed": follow_both_ways, "graph": follow_with_a_graph,
+            "none": follow_nothing_returned, "raises": follow_in_place_of_a_leaf,
+        },
+    ),
+    Case(
+        "5.7",
         right=[lambda: (plan(), CLAIM), project_settings, *map(handed_in, CLAIMS), lambda: [plan(loss="hinge", architecture="resnet"), CLAIM]],
         wrong={
             "type": lambda: plan()[0], "config": lambda: (["spectral_norm", "none"], CLAIM), "alone": lambda: (plan()[:1], CLAIM),

@@ -38,6 +38,12 @@ LOOK = r"""
     top = Math.max(top, (stage.top - box.top) / scale);
     if (element.matches("pre, p, table, .cell") && element.scrollWidth > element.clientWidth + 2)
       problems.push(`<${element.localName}> is wider than the text column by ${element.scrollWidth - element.clientWidth} px`);
+    if (element.matches(".input pre")) {
+      const style = getComputedStyle(element), lines = element.textContent.replace(/\n$/, "").split("\n").length;
+      const height = element.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+      const over = Math.round(height / parseFloat(style.lineHeight)) - lines;
+      if (over > 0) problems.push(`lines of code are broken: ${over}`);
+    }
     if (element.matches("img") && !(element.complete && element.naturalWidth)) problems.push("an image is broken");
   }
   for (const [side, excess] of Object.entries({right, bottom, left, top}))
@@ -123,6 +129,7 @@ def markdown(text: str, slide: str = "slide") -> nbformat.NotebookNode:
         ("## Long\n\n" + "A line of text that fills the page.\n\n" * 20, "too far down"),
         ("## Wide\n\n<div style='width: 1400px'>wide</div>", "too far right"),
         ("## Maths\n\n$$\\undefinedmacro x$$", "MathJax"),
+        (f"## Code\n\n<div class='input'>\n\n```\n{'x' * 104}\n{'x' * 105}\n```\n\n</div>", "lines of code are broken: 1"),
         ("## Maths\n\n$$\\frac{1}{2$$", "MathJax"),
     ],
 )

@@ -38,6 +38,7 @@ def test_the_folder_holds_the_whole_plan_and_stays_small():
         "PLAN.md",
         "COMMIT",
         "recurrent.json",
+        "average.json",
     }
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 12e6
 
