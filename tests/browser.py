@@ -1,4 +1,4 @@
-"""What the browser tests share: Chromium if the machine has one, and lines for the end of the output.
+"""What the browser tests share: Chromium, if the machine has one.
 
 playwright is imported when a browser is asked for: the other tests run without it.
 """
@@ -16,8 +16,6 @@ import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-REPORT: list[str] = []  # lines for the end of the tests' output
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 PLACES = (

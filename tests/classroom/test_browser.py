@@ -20,8 +20,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import REPORT, skip_browser
-from helpers import EXERCISES, LECTURES, ROOT, loopback_works
+from browser import skip_browser
+from helpers import AT_ONCE, EXERCISES, LECTURES, ROOT, loopback_works
 from jupyter_client import BlockingKernelClient
 
 pytest.importorskip("nbval", reason="nbval is not installed: pip install -r requirements-test.txt")
@@ -369,9 +369,9 @@ def test_cells_among_the_tests_are_no_notebooks_to_open(request: pytest.FixtureR
 
 @pytest.fixture(scope="module")
 def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterator[Callable]:
-    """Opens notebooks two at a time, which run side by side on one core each; the controls are tried when both are done."""
+    """Opens as many notebooks as these tests have cores, one for each; the controls are tried when all are done."""
     chosen = chosen_notebooks(request.session.items)
-    pairs = [group[i : i + 2] for group in (LECTURES, EXERCISES) for i in range(0, len(group), 2)]
+    groups = [all[i : i + AT_ONCE] for all in (LECTURES, EXERCISES) for i in range(0, len(all), AT_ONCE)]
     with contextlib.ExitStack() as stack:
         opened: dict[Path, OpenNotebook] = {}
         failures: dict[str, AssertionError] = {}
@@ -380,7 +380,7 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
             if path not in opened:
                 stack.close()
                 opened.clear()
-                for each in next(pair for pair in pairs if path in pair):
+                for each in next(group for group in groups if path in group):
                     if each in chosen:
                         name = each.relative_to(ROOT).as_posix()
                         opened[each] = stack.enter_context(OpenNotebook(chromium, lab, name))
@@ -405,7 +405,7 @@ def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) ->
 @pytest.mark.parametrize(
     "path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
 )
-def test_notebook_in_the_browser(path: Path, shelf: Callable) -> None:
+def test_notebook_in_the_browser(path: Path, shelf: Callable, record_property: Callable) -> None:
     notebook = shelf(path)
     began = time.monotonic()
     latencies = try_controls(notebook)
@@ -415,7 +415,7 @@ def test_notebook_in_the_browser(path: Path, shelf: Callable) -> None:
         assert latencies, f"{path.name} has no interactive figure"
         LATENCIES.extend(latencies)
         line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
-    REPORT.append(line)
+    record_property("browser", line)
 
 
 def crowding() -> float:
@@ -496,8 +496,8 @@ def test_the_limit_of_the_latency() -> None:
             judge([slow] * 9, [crowd])
 
 
-def test_the_figure_follows_the_key_quickly() -> None:
+def test_the_figure_follows_the_key_quickly(record_property: Callable) -> None:
     """The median over all moves in all lectures."""
     if not LATENCIES:
         pytest.skip("no lecture was opened in a browser")
-    REPORT.append(judge(LATENCIES, CROWDING))
+    record_property("browser", judge(LATENCIES, CROWDING))

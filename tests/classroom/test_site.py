@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import numpy as np
 import pytest
-from browser import REPORT
 from helpers import LECTURES, ROOT
 from PIL import Image
 
@@ -474,7 +473,9 @@ def move(reader: Reader, figure: Locator, truth: dict, where: Path) -> None:
 
 
 @pytest.mark.parametrize("lecture", MOVING, ids=lambda path: path.stem)
-def test_figures_move_without_a_kernel(lecture: Path, folder: Path, offline: BrowserContext) -> None:
+def test_figures_move_without_a_kernel(
+    lecture: Path, folder: Path, offline: BrowserContext, record_property: Callable
+) -> None:
     truth = json.loads((folder / "frames" / f"{lecture.stem}.truth").read_text())
     reader = Reader(offline, folder / "site")
     assert reader.open(f"notebooks/{lecture.stem}.html") == []
@@ -491,7 +492,7 @@ def test_figures_move_without_a_kernel(lecture: Path, folder: Path, offline: Bro
     assert not reader.problems and len(latencies) > 4 * len(truth)
     median = statistics.median(latencies)
     line = f"{lecture.stem} on the web: from key to figure {median:.0f} ms (median of {len(latencies)} moves)"
-    REPORT.append(line)
+    record_property("browser", line)
     assert median < GOAL * factor, f"{line}, limit {GOAL} ms times {factor:.2f} for other programs"
     reader.close()
 
