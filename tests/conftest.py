@@ -14,12 +14,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tests record properties, and those come back from workers, too: a row per exercise, and lines of the browser."""
-    reports = [
-        report for some in terminalreporter.stats.values() for report in some if hasattr(report, "user_properties")
-    ]
-    told = [
-        (report.location[0], *told) for report in reports if report.when == "call" for told in report.user_properties
-    ]
+    reports = [item for some in terminalreporter.stats.values() for item in some if getattr(item, "when", "") == "call"]
+    told = [(report.location[0], *told) for report in reports for told in report.user_properties]
     if rows := sorted({tuple(value) for _, key, value in told if key == "check"}):
         terminalreporter.section("exercise checks")
         for row in [("exercise", "accepted/offered", "rejected/offered"), *rows]:

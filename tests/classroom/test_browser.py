@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import skip_browser
+from browser import Crowding, skip_browser
 from helpers import AT_ONCE, EXERCISES, LECTURES, ROOT, loopback_works
 from jupyter_client import BlockingKernelClient
 
@@ -36,9 +36,7 @@ LATENCY_GOAL = 150  # milliseconds from the key press to the new figure, median 
 LATENCY_LIMIT = 1.2 * LATENCY_GOAL  # beyond this, times the crowding, the test fails
 BROWSER_TEST = "test_notebook_in_the_browser"
 LATENCIES: list[float] = []
-CROWDING: list[
-    float
-] = []  # between the moves: how much longer a computation takes because of other programs, 1 if none
+CROWDING: list[float] = []  # in each move: how much longer it takes because of other programs, 1 if there are none
 
 # Measures, in the browser: from the key press until the new figure is decoded and painted.
 STOPWATCH = """
@@ -241,6 +239,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
     names = kernel.value("[list(items) for draw, items in __import__('course_utils.interactive').interactive.FIGURES]")
     expect(boxes).to_have_count(len(names))
     latencies: list[float] = []
+    crowding = Crowding()
     for number, controls in enumerate(names):
         figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
         box = boxes.nth(number)
@@ -270,15 +269,15 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
             seen = [first]
             for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
                 page.evaluate("window.painted = []; window.pressed = null")
+                crowding.begin()
                 move()
                 with contextlib.suppress(TimeoutError):
                     page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
+                CROWDING.append(crowding.factor())
                 shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
                 assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
                 assert painted, f"{notebook.path}, {what}: no new figure after a key press"
                 latencies.append(painted[0])
-                if len(latencies) % 4 == 1:
-                    CROWDING.append(crowding())
                 seen.append(settled(what))
             assert len({s["text"] for s in seen}) > 1, (
                 f"{notebook.path}, {what}: the text never changes: {first['text']}"
@@ -418,14 +417,6 @@ def test_notebook_in_the_browser(path: Path, shelf: Callable, record_property: C
     record_property("browser", line)
 
 
-def crowding() -> float:
-    """Time on the clock over time on the processor of a computation about as long as the drawing of a figure."""
-    clock, processor = time.perf_counter(), time.process_time()
-    while (spent := time.process_time() - processor) < 0.06:
-        sum(range(10_000))
-    return (time.perf_counter() - clock) / spent
-
-
 BROKEN = {
     "broken_draw": (
         "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([k, 1 / (k - 3)])\n",
@@ -494,6 +485,31 @@ def test_the_limit_of_the_latency() -> None:
     for slow, crowd in ((190.0, 1.0), (190.0, 0.5), (400.0, 2.0)):
         with pytest.raises(AssertionError, match="median"):
             judge([slow] * 9, [crowd])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
+def test_another_program_is_counted_and_a_pause_is_not() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})  # a program that this one starts shares the core with it
+    other = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        crowding = Crowding()
+        crowding.pids = [os.getpid()]
+        crowding.begin()
+        begun = time.process_time()
+        while time.process_time() < begun + 0.3:
+            pass
+        assert crowding.factor() > 1.5
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, before)
+    crowding.begin()
+    begun = time.perf_counter()
+    time.sleep(0.5)
+    computed, waited = (now - then for now, then in zip(crowding._counted(), crowding.before))
+    assert computed + waited < 0.5 * (time.perf_counter() - begun) * 1e9
 
 
 def test_the_figure_follows_the_key_quickly(record_property: Callable) -> None:
