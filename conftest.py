@@ -6,6 +6,7 @@ import tempfile
 
 import matplotlib
 import pytest
+import torch
 from helpers import loopback_works
 from jupyter_client.manager import KernelManager
 
@@ -15,7 +16,7 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="course", ignore_cleanup_errors=Tru
 os.environ["COURSE_STRICT"] = "1"
 os.environ["COURSE_PROFILE"] = "cpu"
 # One thread unless you ask for more: at these sizes a second one gains a quarter on an idle machine and loses on a busy one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))  # here, and in what tests start
 # Kernels see no personal start-up files or settings.
 os.environ["IPYTHONDIR"] = os.environ["JUPYTER_CONFIG_DIR"] = SCRATCH.name
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
