@@ -231,14 +231,17 @@ class OpenNotebook:
         assert not seen + self.errors, f"{self.path}:\n" + "\n".join(seen + self.errors)
 
 
-def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
-    """Move each control to both ends and back; figure and text must follow. Returns the latencies in milliseconds."""
+def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[tuple[float, float]]:
+    """Move each control to both ends and back; figure and text must follow.
+
+    Returns for each move the milliseconds until the new figure, and how crowded the machine was meanwhile.
+    """
     page = notebook.page
     page.evaluate(STOPWATCH)
     boxes = page.locator(".course-controls")
     names = kernel.value("[list(items) for draw, items in __import__('course_utils.interactive').interactive.FIGURES]")
     expect(boxes).to_have_count(len(names))
-    latencies: list[float] = []
+    measured: list[tuple[float, float]] = []
     crowding = Crowding()
     for number, controls in enumerate(names):
         figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
@@ -273,11 +276,11 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
                 move()
                 with contextlib.suppress(TimeoutError):
                     page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
-                CROWDING.append(crowding.factor())
+                crowd = crowding.factor()
                 shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
                 assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
                 assert painted, f"{notebook.path}, {what}: no new figure after a key press"
-                latencies.append(painted[0])
+                measured.append((painted[0], crowd))
                 seen.append(settled(what))
             assert len({s["text"] for s in seen}) > 1, (
                 f"{notebook.path}, {what}: the text never changes: {first['text']}"
@@ -290,7 +293,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
                 f"{notebook.path}, {what}: not as before, back at the default value"
             )
         notebook.no_errors()
-    return latencies
+    return measured
 
 
 def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Callable[[], None]]:
@@ -343,8 +346,8 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
     return failures
 
 
-def try_controls(notebook: OpenNotebook) -> list[float]:
-    """Move every control of a notebook that has run. Returns the latencies."""
+def try_controls(notebook: OpenNotebook) -> list[tuple[float, float]]:
+    """Move every control of a notebook that has run. Returns what ``move_every_control`` has measured."""
     notebook.page.bring_to_front()
     kernel = Kernel(notebook.lab, notebook.path)
     try:
@@ -407,13 +410,16 @@ def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) ->
 def test_notebook_in_the_browser(path: Path, shelf: Callable, record_property: Callable) -> None:
     notebook = shelf(path)
     began = time.monotonic()
-    latencies = try_controls(notebook)
+    measured = try_controls(notebook)
     seconds = time.monotonic() - began
-    line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(latencies)} moves of controls {seconds:.0f} s"
+    line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(measured)} moves of controls {seconds:.0f} s"
     if path in LECTURES:
-        assert latencies, f"{path.name} has no interactive figure"
+        assert measured, f"{path.name} has no interactive figure"
+        latencies, crowding = zip(*measured)
         LATENCIES.extend(latencies)
-        line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
+        CROWDING.extend(crowding)
+        line += f"; from key to figure {statistics.median(latencies):.0f} ms"
+        line += f" (median; times {statistics.median(crowding):.2f} for other programs)"
     record_property("browser", line)
 
 
@@ -441,14 +447,14 @@ def figure_cells(source: str) -> list[str]:
 
 
 def try_notebook(name: str, cells: list[str], chromium: Browser, lab: Lab) -> list[float]:
-    """Run All in a notebook made of these cells, move its controls. Returns the latencies."""
+    """Run All in a notebook made of these cells, move its controls. Returns the latencies in milliseconds."""
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(nb, lab.course / "notebooks" / name)
     with OpenNotebook(chromium, lab, f"notebooks/{name}") as notebook:
         for failure in run_side_by_side([notebook]).values():
             raise failure
-        return try_controls(notebook)
+        return [milliseconds for milliseconds, _ in try_controls(notebook)]
 
 
 @pytest.mark.parametrize("name", BROKEN)
