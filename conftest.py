@@ -6,6 +6,7 @@ import tempfile
 
 import matplotlib
 import pytest
+import torch
 from helpers import loopback_works
 from jupyter_client.manager import KernelManager
 
@@ -15,11 +16,45 @@ SCRATCH = tempfile.TemporaryDirectory(prefix="course", ignore_cleanup_errors=Tru
 os.environ["COURSE_STRICT"] = "1"
 os.environ["COURSE_PROFILE"] = "cpu"
 # One thread unless you ask for more: at these sizes a second one gains a quarter on an idle machine and loses on a busy one.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))  # here, and in what tests start
 # Kernels see no personal start-up files or settings.
 os.environ["IPYTHONDIR"] = os.environ["JUPYTER_CONFIG_DIR"] = SCRATCH.name
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
 matplotlib.use("Agg")
+
+# Files that take longer than half a minute, the longest first: a worker that began one of them last would end alone.
+LONGEST = (
+    "test_browser.py",
+    "05_gan_training.ipynb",
+    "test_site.py",
+    "test_exercises.py",
+    "test_slides.py",
+    "test_nbgrader.py",
+    "04_singular_value_spectra.ipynb",
+    "07_beyond_2018.ipynb",
+    "test_gpu_shape.py",
+    "00_start_here.ipynb",
+    "01_lipschitz_bound.ipynb",
+    "03_power_iteration.ipynb",
+    "06_recurrent_networks.ipynb",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """``pytest`` alone, that is all tests, runs them in two workers, a file in one; -n 0, -s and --pdb in this process."""
+    option = config.option
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
+    alone = option.usepdb or option.trace or option.capture == "no"
+    if everything and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers take files in the order in which they were collected: long ones first."""
+    if hasattr(config, "workerinput"):
+        place = {name: i for i, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

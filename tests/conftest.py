@@ -1,7 +1,7 @@
-"""Fixtures and marker of the browser tests, and their measurements at the end of the output."""
+"""Fixtures and marker of the browser tests, and what tests have recorded, at the end of the output."""
 
 import pytest
-from browser import REPORT, chromium  # noqa: F401
+from browser import chromium  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -13,7 +13,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if REPORT:
+    """Tests record properties, and those come back from workers, too: a row per exercise, and lines of the browser."""
+    reports = [item for some in terminalreporter.stats.values() for item in some if getattr(item, "when", "") == "call"]
+    told = [(report.location[0], *told) for report in reports for told in report.user_properties]
+    if rows := sorted({tuple(value) for _, key, value in told if key == "check"}):
+        terminalreporter.section("exercise checks")
+        for row in [("exercise", "accepted/offered", "rejected/offered"), *rows]:
+            terminalreporter.write_line("{:<24}{:>18}{:>18}".format(*row))
+    if lines := sorted(((file, value) for file, key, value in told if key == "browser"), key=lambda line: line[0]):
         terminalreporter.section("in the browser")
-        for line in REPORT:
+        for _, line in lines:
             terminalreporter.write_line(line)

@@ -1,5 +1,6 @@
 """What tests of several files share: where the course lies, its notebooks, and whether this machine can talk to itself."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ LECTURES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 TEMPLATE = ROOT / "notebooks" / "_template.ipynb"  # what a new lecture begins as: held to the same rules
 EXERCISES = sorted((ROOT / "notebooks" / "exercises").glob("[0-9][0-9]_*.ipynb"))
 
+AT_ONCE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # notebooks side by side: a worker leaves a core to the other
 
 TINY = {"width": 4, "d_z": 6, "batch_size": 4, "steps": 3}  # a configuration that trains in a moment
 

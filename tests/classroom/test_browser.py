@@ -20,8 +20,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import REPORT, skip_browser
-from helpers import EXERCISES, LECTURES, ROOT, loopback_works
+from browser import Crowding, skip_browser
+from helpers import AT_ONCE, EXERCISES, LECTURES, ROOT, loopback_works
 from jupyter_client import BlockingKernelClient
 
 pytest.importorskip("nbval", reason="nbval is not installed: pip install -r requirements-test.txt")
@@ -36,9 +36,7 @@ LATENCY_GOAL = 150  # milliseconds from the key press to the new figure, median 
 LATENCY_LIMIT = 1.2 * LATENCY_GOAL  # beyond this, times the crowding, the test fails
 BROWSER_TEST = "test_notebook_in_the_browser"
 LATENCIES: list[float] = []
-CROWDING: list[
-    float
-] = []  # between the moves: how much longer a computation takes because of other programs, 1 if none
+CROWDING: list[float] = []  # in each move: how much longer it takes because of other programs, 1 if there are none
 
 # Measures, in the browser: from the key press until the new figure is decoded and painted.
 STOPWATCH = """
@@ -233,14 +231,18 @@ class OpenNotebook:
         assert not seen + self.errors, f"{self.path}:\n" + "\n".join(seen + self.errors)
 
 
-def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
-    """Move each control to both ends and back; figure and text must follow. Returns the latencies in milliseconds."""
+def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[tuple[float, float]]:
+    """Move each control to both ends and back; figure and text must follow.
+
+    Returns for each move the milliseconds until the new figure, and how crowded the machine was meanwhile.
+    """
     page = notebook.page
     page.evaluate(STOPWATCH)
     boxes = page.locator(".course-controls")
     names = kernel.value("[list(items) for draw, items in __import__('course_utils.interactive').interactive.FIGURES]")
     expect(boxes).to_have_count(len(names))
-    latencies: list[float] = []
+    measured: list[tuple[float, float]] = []
+    crowding = Crowding()
     for number, controls in enumerate(names):
         figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
         box = boxes.nth(number)
@@ -270,15 +272,15 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
             seen = [first]
             for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
                 page.evaluate("window.painted = []; window.pressed = null")
+                crowding.begin()
                 move()
                 with contextlib.suppress(TimeoutError):
                     page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
+                crowd = crowding.factor()
                 shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
                 assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
                 assert painted, f"{notebook.path}, {what}: no new figure after a key press"
-                latencies.append(painted[0])
-                if len(latencies) % 4 == 1:
-                    CROWDING.append(crowding())
+                measured.append((painted[0], crowd))
                 seen.append(settled(what))
             assert len({s["text"] for s in seen}) > 1, (
                 f"{notebook.path}, {what}: the text never changes: {first['text']}"
@@ -291,7 +293,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[float]:
                 f"{notebook.path}, {what}: not as before, back at the default value"
             )
         notebook.no_errors()
-    return latencies
+    return measured
 
 
 def moves(page: Page, row: Locator, kernel: Kernel, item: str) -> Iterator[Callable[[], None]]:
@@ -344,8 +346,8 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
     return failures
 
 
-def try_controls(notebook: OpenNotebook) -> list[float]:
-    """Move every control of a notebook that has run. Returns the latencies."""
+def try_controls(notebook: OpenNotebook) -> list[tuple[float, float]]:
+    """Move every control of a notebook that has run. Returns what ``move_every_control`` has measured."""
     notebook.page.bring_to_front()
     kernel = Kernel(notebook.lab, notebook.path)
     try:
@@ -369,9 +371,9 @@ def test_cells_among_the_tests_are_no_notebooks_to_open(request: pytest.FixtureR
 
 @pytest.fixture(scope="module")
 def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterator[Callable]:
-    """Opens notebooks two at a time, which run side by side on one core each; the controls are tried when both are done."""
+    """Opens as many notebooks as these tests have cores, one for each; the controls are tried when all are done."""
     chosen = chosen_notebooks(request.session.items)
-    pairs = [group[i : i + 2] for group in (LECTURES, EXERCISES) for i in range(0, len(group), 2)]
+    groups = [all[i : i + AT_ONCE] for all in (LECTURES, EXERCISES) for i in range(0, len(all), AT_ONCE)]
     with contextlib.ExitStack() as stack:
         opened: dict[Path, OpenNotebook] = {}
         failures: dict[str, AssertionError] = {}
@@ -380,7 +382,7 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
             if path not in opened:
                 stack.close()
                 opened.clear()
-                for each in next(pair for pair in pairs if path in pair):
+                for each in next(group for group in groups if path in group):
                     if each in chosen:
                         name = each.relative_to(ROOT).as_posix()
                         opened[each] = stack.enter_context(OpenNotebook(chromium, lab, name))
@@ -405,25 +407,20 @@ def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) ->
 @pytest.mark.parametrize(
     "path", LECTURES + EXERCISES, ids=lambda p: p.relative_to(ROOT / "notebooks").with_suffix("").as_posix()
 )
-def test_notebook_in_the_browser(path: Path, shelf: Callable) -> None:
+def test_notebook_in_the_browser(path: Path, shelf: Callable, record_property: Callable) -> None:
     notebook = shelf(path)
     began = time.monotonic()
-    latencies = try_controls(notebook)
+    measured = try_controls(notebook)
     seconds = time.monotonic() - began
-    line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(latencies)} moves of controls {seconds:.0f} s"
+    line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(measured)} moves of controls {seconds:.0f} s"
     if path in LECTURES:
-        assert latencies, f"{path.name} has no interactive figure"
+        assert measured, f"{path.name} has no interactive figure"
+        latencies, crowding = zip(*measured)
         LATENCIES.extend(latencies)
-        line += f"; from key to figure {statistics.median(latencies):.0f} ms (median)"
-    REPORT.append(line)
-
-
-def crowding() -> float:
-    """Time on the clock over time on the processor of a computation about as long as the drawing of a figure."""
-    clock, processor = time.perf_counter(), time.process_time()
-    while (spent := time.process_time() - processor) < 0.06:
-        sum(range(10_000))
-    return (time.perf_counter() - clock) / spent
+        CROWDING.extend(crowding)
+        line += f"; from key to figure {statistics.median(latencies):.0f} ms"
+        line += f" (median; times {statistics.median(crowding):.2f} for other programs)"
+    record_property("browser", line)
 
 
 BROKEN = {
@@ -450,14 +447,14 @@ def figure_cells(source: str) -> list[str]:
 
 
 def try_notebook(name: str, cells: list[str], chromium: Browser, lab: Lab) -> list[float]:
-    """Run All in a notebook made of these cells, move its controls. Returns the latencies."""
+    """Run All in a notebook made of these cells, move its controls. Returns the latencies in milliseconds."""
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(nb, lab.course / "notebooks" / name)
     with OpenNotebook(chromium, lab, f"notebooks/{name}") as notebook:
         for failure in run_side_by_side([notebook]).values():
             raise failure
-        return try_controls(notebook)
+        return [milliseconds for milliseconds, _ in try_controls(notebook)]
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -496,8 +493,33 @@ def test_the_limit_of_the_latency() -> None:
             judge([slow] * 9, [crowd])
 
 
-def test_the_figure_follows_the_key_quickly() -> None:
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
+def test_another_program_is_counted_and_a_pause_is_not() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})  # a program that this one starts shares the core with it
+    other = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        crowding = Crowding()
+        crowding.pids = [os.getpid()]
+        crowding.begin()
+        begun = time.process_time()
+        while time.process_time() < begun + 0.3:
+            pass
+        assert crowding.factor() > 1.5
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, before)
+    crowding.begin()
+    begun = time.perf_counter()
+    time.sleep(0.5)
+    computed, waited = (now - then for now, then in zip(crowding._counted(), crowding.before))
+    assert computed + waited < 0.5 * (time.perf_counter() - begun) * 1e9
+
+
+def test_the_figure_follows_the_key_quickly(record_property: Callable) -> None:
     """The median over all moves in all lectures."""
     if not LATENCIES:
         pytest.skip("no lecture was opened in a browser")
-    REPORT.append(judge(LATENCIES, CROWDING))
+    record_property("browser", judge(LATENCIES, CROWDING))

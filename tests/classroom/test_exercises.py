@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
-from helpers import TEMPLATE
+from helpers import AT_ONCE, TEMPLATE
 from nbclient import NotebookClient
 from nbconvert import ScriptExporter
 
@@ -188,10 +188,10 @@ def run_with_scratch(lecture):
 
 @pytest.fixture(scope="module")
 def executed(request):
-    """The chosen exercise notebooks, executed two at a time: each takes one core."""
+    """The chosen exercise notebooks, executed on all cores that these tests have: each takes one."""
     test = "test_open_holes_and_scratch_variables_stop_nothing"
     names = {item.name for item in request.session.items}
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         chosen = [lecture for lecture in LECTURES if f"{test}[{lecture.stem}]" in names]
         yield {lecture: pool.submit(run_with_scratch, lecture) for lecture in chosen}
 

@@ -11,8 +11,7 @@ import re
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import numpy as np
 import pytest
-from browser import REPORT
+from browser import Crowding
 from helpers import LECTURES, ROOT
 from PIL import Image
 
@@ -423,14 +422,6 @@ def picture(figure: Locator) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
 
 
-def crowding() -> float:
-    """Time on the clock over time on the processor: how much longer everything takes because of other programs."""
-    clock, processor = time.perf_counter(), time.process_time()
-    while (spent := time.process_time() - processor) < 0.05:
-        sum(range(10_000))
-    return (time.perf_counter() - clock) / spent
-
-
 def move(reader: Reader, figure: Locator, truth: dict, where: Path) -> None:
     """Move each control to both ends and back: picture, text and value are those of the figure's function."""
     page, places = reader.page, []
@@ -474,24 +465,27 @@ def move(reader: Reader, figure: Locator, truth: dict, where: Path) -> None:
 
 
 @pytest.mark.parametrize("lecture", MOVING, ids=lambda path: path.stem)
-def test_figures_move_without_a_kernel(lecture: Path, folder: Path, offline: BrowserContext) -> None:
+def test_figures_move_without_a_kernel(
+    lecture: Path, folder: Path, offline: BrowserContext, record_property: Callable
+) -> None:
     truth = json.loads((folder / "frames" / f"{lecture.stem}.truth").read_text())
     reader = Reader(offline, folder / "site")
     assert reader.open(f"notebooks/{lecture.stem}.html") == []
     reader.page.evaluate(STOPWATCH)
     figures = reader.page.locator(".explore[data-frames]")
     assert figures.count() == len(truth) > 0
-    crowd = []
+    crowding, crowd = Crowding(), []
     for figure in figures.all():
         name = figure.get_attribute("data-frames").removeprefix("../frames/")
         figure.scroll_into_view_if_needed()
+        crowding.begin()
         move(reader, figure, truth[name], folder / "truth")
-        crowd.append(crowding())
+        crowd.append(crowding.factor())
     latencies, factor = reader.page.evaluate("window.painted"), max(1.0, statistics.median(crowd))
     assert not reader.problems and len(latencies) > 4 * len(truth)
     median = statistics.median(latencies)
     line = f"{lecture.stem} on the web: from key to figure {median:.0f} ms (median of {len(latencies)} moves)"
-    REPORT.append(line)
+    record_property("browser", line)
     assert median < GOAL * factor, f"{line}, limit {GOAL} ms times {factor:.2f} for other programs"
     reader.close()
 
