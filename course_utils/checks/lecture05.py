@@ -694,32 +694,34 @@ def _judge_claim(claim, kinds):
 
 
 def _followers(rng):
-    """Two kinds of networks with batch norm, and for each a generator as it is after three updates and its first average."""
-    for build, shape in (
-        (lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), (5, 3)),
-        (
-            lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1, bias=False), nn.BatchNorm2d(3), nn.Tanh()),
-            (4, 2, 3, 3),
-        ),
-    ):
+    """Two kinds of networks with batch norm, and for each a first average and the generator after three updates."""
+    flat = lambda: nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.ReLU()), nn.Linear(4, 2))
+    image = lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 4, 2, 1, bias=False), nn.BatchNorm2d(3), nn.Tanh())
+    for build, shape in ((flat, (5, 3)), (image, (4, 2, 3, 3))):
         networks = []
-        for _ in range(4):  # the average, and the generator three times
+        for n in range(4):
             network = build()
             with torch.no_grad():
                 for p in network.parameters():
                     p.copy_(torch.randn(p.shape, generator=rng))
-                for _ in range(len(networks) + 1):
+                    p.grad = torch.randn(p.shape, generator=rng)
+                for _ in range(2 * n + 1):
                     network(2 * torch.randn(shape, generator=rng) + 1)  # batch norm notes means, variances, how many
             networks.append(network)
         yield networks
 
 
-def _followed(states, names, share, copied=False):
-    """The tensors `names` of the average states[0] after it has moved by `share` of the way to each of the later states."""
+def _at_work(network):
+    """What of a network the next update depends on, besides weights and buffers."""
+    modes = [module.training for module in network.modules()]
+    return modes + [(p.requires_grad, None if p.grad is None else p.grad.tolist()) for p in network.parameters()]
+
+
+def _followed(states, names, rule):
+    """The tensors `names` of the average states[0] after rule(average, generator) has met each of the later states."""
     tensors = [states[0][name].double() for name in names]
     for state in states[1:]:
-        new = [state[name].double() for name in names]
-        tensors = new if copied else [a + share * (w - a) for a, w in zip(tensors, new)]
+        tensors = [rule(tensor, state[name].double()) for tensor, name in zip(tensors, names)]
     return torch.cat([t.flatten() for t in tensors])
 
 
@@ -728,20 +730,27 @@ def check_average(answer, rng):
     worst = 0.0
     for decay, (average, *generators) in zip((0.9, 0.75), _followers(rng)):
         states = [{name: t.clone() for name, t in network.state_dict().items()} for network in (average, *generators)]
-        weights = [name for name, _ in average.named_parameters()]
-        for network in generators:
-            start = {name: t.clone() for name, t in network.state_dict().items()}
-            result = answer(average, network, decay)
+        for network, state in zip(generators, states[1:]):
+            before, result = _at_work(network), answer(average, network, decay)
             if result is network:
-                raise Wrong("generator", "The result is the generator; asked is the average, a network of its own.")
+                raise Wrong(
+                    "generator",
+                    "The result is the generator; return the other network, `average`. (The order of the arguments is average, generator, decay.)",
+                )
             if result is not average:
                 raise Wrong(
                     "other",
-                    f"The result should be the network `average` itself, moved on in place; yours is another object, a {type(result).__name__}.",
+                    f"The result should be the network `average` itself, moved on in place; yours is another object, of type {type(result).__name__}.",
                 )
-            if any(not torch.equal(t, start[name]) for name, t in network.state_dict().items()):
+            if changed := [name for name, t in network.state_dict().items() if not torch.equal(t, state[name])]:
                 raise Wrong(
-                    "changed", "The generator itself has changed. The average follows it, and the game must not notice."
+                    "changed",
+                    f"The generator has changed: its {changed[0]}. It trains on and must not notice the average.",
+                )
+            if before != _at_work(network):
+                raise Wrong(
+                    "noticed",
+                    "The generator's mode, its gradients or its requires_grad have changed, but it trains on. torch.no_grad() alone lets you change the average in place.",
                 )
             if any(t.grad_fn is not None for t in [*average.parameters(), *average.buffers()]):
                 raise Wrong(
@@ -750,38 +759,61 @@ def check_average(answer, rng):
             with torch.no_grad():
                 for t in network.state_dict().values():
                     t.add_(1)  # the generator trains on
-        found = {name: t.detach() for name, t in average.state_dict().items()}
-        if set(found) != set(states[0]) or any(found[name].shape != t.shape for name, t in states[0].items()):
-            raise Wrong("shape", "The average no longer has the tensors that it had: their names or shapes are others.")
-
-        followed = partial(_followed, states)
-        flat = partial(_followed, [found], share=0)
-        buffers = [name for name in states[0] if name not in weights]
-        hints = {
-            "stands": (followed(weights, 0), "The weights of the average have not moved. Are they changed in place, as by lerp_ or copy_?"),
-            "swapped": (followed(weights, decay), "decay is the weight of the old average: a <- decay * a + (1 - decay) * w."),
-            "copied": (followed(weights, 1), "The weights are those of the last generator: nothing is averaged."),
-            "shared": (followed(weights, 1) + 1, "The average shares its weights with the generator, and moves with it: copy entries, do not hand over tensors."),
-            "half": (followed(weights, 0.5), "This is the mean of the old average and the generator; decay decides how much of each."),
-        }  # fmt: skip
-        worst = max(
-            worst, compare(flat(weights), followed(weights, 1 - decay), 1e-4, "The weights after three updates", hints)
-        )
-        averaged = followed(buffers, 1 - decay)
-        counters = [name for name in buffers if not states[0][name].is_floating_point()]
-        hints = {
-            "buffers": (followed(buffers, 0), "The buffers are those of the start: batch norm would go on with means and variances of the first networks. Copy them."),
-            "buffers-averaged": ([averaged], "The buffers are averaged, too. That can be done, but asked is a copy, and the counter is a whole number."),
-            "buffers-shared": (followed(buffers, 1, copied=True) + 1, "The average shares its buffers with the generator: copy their entries."),
-        }  # fmt: skip
-        statistics = [name for name in buffers if name not in counters]
-        if distance(flat(statistics), followed(statistics, 1 - decay)) < 1e-4:
-            raise Wrong("buffers-averaged", hints["buffers-averaged"][1])
-        worst = max(
-            worst,
-            compare(flat(buffers), followed(buffers, 1, copied=True), 1e-4, "The buffers after three updates", hints),
-        )
+        found = {name: t.detach().clone() for name, t in average.state_dict().items()}
+        kept = lambda name, t, found=found: found[name].shape == t.shape and found[name].dtype == t.dtype
+        if set(found) != set(states[0]) or not all(kept(name, t) for name, t in states[0].items()):
+            raise Wrong(
+                "shape", "The average no longer has the tensors that it had: their names, shapes or types are others."
+            )
+        worst = max(worst, _compare_average(states, found, [name for name, _ in average.named_parameters()], decay))
     return worst
+
+
+def _compare_average(states, found, weights, m):
+    """Error of the average `found`, or Wrong; `weights` names the parameters, the other tensors are buffers."""
+    after, mixed = partial(_followed, states), lambda a, w: m * a + (1 - m) * w
+    taken = lambda a, w: w
+
+    def only_some(names, rule):
+        """Names of the tensors that are not what `rule` makes of them, if others are."""
+        off = [name for name in names if distance(found[name].flatten(), after([name], rule)) > 1e-4]
+        return ", ".join(off) if len(off) < len(names) else ""
+
+    if names := only_some(weights, mixed):
+        raise Wrong("some", f"These parameters of the average are wrong, the others right: {names}.")
+    hints = {
+        "stands": (after(weights, lambda a, w: a), "The weights of the average have not moved. Are they changed in place, as by lerp_ or copy_?"),
+        "swapped": (after(weights, lambda a, w: m * w + (1 - m) * a), "decay is the share of the old average: a <- decay * a + (1 - decay) * w."),
+        "copied": (after(weights, taken), "The weights are those of the last generator: does something overwrite the old average, load_state_dict perhaps?"),
+        "shared": (after(weights, taken) + 1, "The average shares its weights with the generator, and moves with it: copy entries, do not hand over tensors."),
+        "half": (after(weights, lambda a, w: (a + w) / 2), "This is the mean of the old average and the generator; decay decides how much of each."),
+        "twice": (after(weights, lambda a, w: m * m * a + (1 - m * m) * w), "decay is applied twice."),
+        "shares": ([after(weights, lambda a, w: a + (1 - m) * w), after(weights, lambda a, w: m * a + w), after(weights, lambda a, w: a + w)],
+                   "The shares of the old average and of the generator add up to 1: decay and 1 - decay."),
+        "away": (after(weights, lambda a, w: a + (1 - m) * (a - w)), "The average moves away from the generator: a + (1 - decay) * (w - a) moves towards it."),
+        "fixed": ([after(weights, lambda a, w, d=d: d * a + (1 - d) * w) for d in (0.9, 0.99, 0.999)], "decay is an argument; yours is a fixed number."),
+    }  # fmt: skip
+    now = torch.cat([found[name].double().flatten() for name in weights])
+    worst = compare(now, after(weights, mixed), 1e-4, "The list of all weights after three updates", hints)
+    buffers = [name for name in states[0] if name not in weights]
+    statistics = [name for name in buffers if states[0][name].is_floating_point()]
+    now = torch.cat([found[name].double().flatten() for name in statistics])
+    for rule in (mixed, lambda a, w: m * w + (1 - m) * a):
+        if distance(now, after(statistics, rule)) < 1e-4:
+            raise Wrong(
+                "buffers-averaged",
+                "The buffers are averaged, too. That can be done with means and variances (not with the counter, a whole number), but asked is a copy.",
+            )
+    if names := only_some(buffers, taken):
+        raise Wrong(
+            "buffers-some", f"These buffers of the average are not those of the generator, the others are: {names}."
+        )
+    hints = {
+        "buffers": (after(buffers, lambda a, w: a), "The buffers are those of the start: batch norm would go on with means and variances of the first networks. b.copy_(w) fills a buffer; b = w only gives w a second name."),
+        "buffers-shared": (after(buffers, taken) + 1, "The average shares its buffers with the generator: copy their entries."),
+    }  # fmt: skip
+    now = torch.cat([found[name].double().flatten() for name in buffers])
+    return max(worst, compare(now, after(buffers, taken), 1e-4, "The list of all buffers after three updates", hints))
 
 
 @exercise("5.7", "An experiment of your own", limit=10.0)

@@ -584,6 +584,64 @@ def follow_without_buffers_of_floats(a, w, decay):
     return a.lerp_(w, 1 - decay) if a.is_floating_point() else a.copy_(w)
 
 
+def follow_by_vector(average, generator, decay):
+    a, w = (torch.nn.utils.parameters_to_vector(network.parameters()).detach() for network in (average, generator))
+    torch.nn.utils.vector_to_parameters(decay * a + (1 - decay) * w, average.parameters())
+    average.load_state_dict(dict(generator.named_buffers()), strict=False)
+    return average
+
+
+@torch.inference_mode()
+def follow_in_inference(average, generator, decay):
+    return follow_with(average, generator, decay)
+
+
+def follow_switched_off(average, generator, decay):
+    generator.requires_grad_(False)
+    average.requires_grad_(False)
+    return follow_with(average, generator, decay)
+
+
+def follow_in_evaluation(average, generator, decay):
+    return follow_with(average, generator.eval(), decay)
+
+
+def follow_without_gradients(average, generator, decay):
+    generator.zero_grad()
+    return follow_with(average, generator, decay)
+
+
+@torch.no_grad()
+def follow_the_top(average, generator, decay):
+    for a, w in zip(average, generator):
+        for mine, other in zip(a.parameters(recurse=False), w.parameters(recurse=False)):
+            mine.lerp_(other, 1 - decay)
+    average.load_state_dict(dict(generator.named_buffers()), strict=False)
+    return average
+
+
+@torch.no_grad()
+def follow_without_biases(average, generator, decay):
+    for (name, a), w in zip(average.named_parameters(), generator.parameters()):
+        if "weight" in name:
+            a.lerp_(w, 1 - decay)
+    average.load_state_dict(dict(generator.named_buffers()), strict=False)
+    return average
+
+
+@torch.no_grad()
+def follow_without_variances(average, generator, decay):
+    follow_with(average, generator, decay, buffers=lambda a, w, d: None)
+    for (name, a), w in zip(average.named_buffers(), generator.buffers()):
+        if "var" not in name:
+            a.copy_(w)
+    return average
+
+
+def follow_in_double(average, generator, decay):
+    return follow_with(average.double(), generator, decay, weights=lambda a, w, d: a.lerp_(w.double(), 1 - d))
+
+
 # ---- 5.7
 
 CLAIM = "Without normalization the Frechet distance is at least 1.5 times that of SN."
@@ -760,13 +818,20 @@ CASES = [
     ),
     Case(
         "5.6",
-        right=[follow_by_state, follow_by_data, follow_by_torch],
+        right=[follow_by_state, follow_by_data, follow_by_torch, follow_by_vector, follow_in_inference],
         wrong={
             "stands": wrong_follow(weights=lambda a, w, d: a), "swapped": wrong_follow(weights=lambda a, w, d: a.lerp_(w, d)),
             "copied": wrong_follow(weights=lambda a, w, d: a.copy_(w)), "shared": wrong_follow(weights=share), "half": follow_by_a_mean,
             "buffers": wrong_follow(buffers=lambda a, w, d: a), "buffers-shared": wrong_follow(buffers=share),
+            "some": [follow_the_top, follow_without_biases], "buffers-some": [
+                follow_without_variances, wrong_follow(buffers=lambda a, w, d: a.copy_(w) if a.is_floating_point() else a.add_(1)),
+            ],
+            "twice": wrong_follow(weights=lambda a, w, d: a.lerp_(w, 1 - d * d)), "away": wrong_follow(weights=lambda a, w, d: a.sub_((1 - d) * (w - a))),
+            "shares": [wrong_follow(weights=lambda a, w, d: a.add_((1 - d) * w)), wrong_follow(weights=lambda a, w, d: a.mul_(d).add_(w))],
+            "fixed": wrong_follow(weights=lambda a, w, d: a.lerp_(w, 0.01)), "shape": follow_in_double,
+            "noticed": [follow_switched_off, follow_in_evaluation, follow_without_gradients],
             "buffers-averaged": [
-                wrong_follow(buffers=follow_without_buffers_of_floats), wrong_follow(buffers=lambda a, w, d: a.copy_(d * a + (1 - d) * w)),
+                wrong_follow(buffers=lambda a, w, d: a.copy_((1 - d) * a + d * w)), wrong_follow(buffers=follow_without_buffers_of_floats), wrong_follow(buffers=lambda a, w, d: a.copy_(d * a + (1 - d) * w)),
             ],
             "generator": follow_the_generator, "other": follow_a_copy, "changed": follow_both_ways, "graph": follow_with_a_graph,
             "none": follow_nothing_returned, "raises": follow_in_place_of_a_leaf,

@@ -129,7 +129,10 @@ def markdown(text: str, slide: str = "slide") -> nbformat.NotebookNode:
         ("## Long\n\n" + "A line of text that fills the page.\n\n" * 20, "too far down"),
         ("## Wide\n\n<div style='width: 1400px'>wide</div>", "too far right"),
         ("## Maths\n\n$$\\undefinedmacro x$$", "MathJax"),
-        (f"## Code\n\n<div class='input'>\n\n```\n{'x' * 104}\n{'x' * 105}\n```\n\n</div>", "lines of code are broken: 1"),
+        (
+            f"## Code\n\n<div class='input'>\n\n```\n{'x' * 104}\n{'x' * 105}\n```\n\n</div>",
+            "lines of code are broken: 1",
+        ),
         ("## Maths\n\n$$\\frac{1}{2$$", "MathJax"),
     ],
 )
