@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from harness import Case, notebook, setup, test_exercise  # noqa: F401
+from harness import Case, answer_from, notebook, setup, test_exercise  # noqa: F401
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -333,6 +333,11 @@ def loop_with(mistake):
 
     one_iteration.__name__ = f"loop_{mistake}"
     return one_iteration
+
+
+def test_a_loss_of_nearly_zero_may_be_rounded():
+    """With this seed G's loss is 0.00036, a mean of scores that all but cancel."""
+    assert core.run("5.3", answer_from("5.3", "lecture"), 1034).status == "right"
 
 
 # ---- 5.4
