@@ -13,7 +13,7 @@ from course_utils.long_runs import average_records
 from course_utils.long_runs.average_records import PARTS, average_of, averaged_run, distance_of
 from course_utils.models import SmallClassifier
 from course_utils.records import Judge
-from course_utils.training import Config, train
+from course_utils.training import Config, Setting, train
 
 NETWORKS = {"G", "0.9", "0.99", "0.999", "buffers averaged", "recomputed", "initial"}
 RECORD = json.loads((DATA_DIR / "recorded_runs" / "average.json").read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def test_an_average_is_that_of_the_formula_from_the_first_update_on_and_its_buff
 
 
 def test_a_run_is_the_same_with_averages_beside_it_and_each_look_has_all_distances(judge):
-    config = Config(**{**TINY, "steps": 6})
+    config = Config(setting=Setting(0.05, 0.5, 0.9, 1), **{**TINY, "steps": 6})  # steps so large that averages differ
     alone = train(config, images())
     found = averaged_run(config, images(), judge, looks=2)
     assert set(found) == NETWORKS
