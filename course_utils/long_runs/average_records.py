@@ -26,6 +26,7 @@ from ..models import sample_noise
 from ..records import Judge
 from ..training import Config, Run, train
 from .command_line import place
+from .files import written_whole
 from .recording import commit
 from .sweep import SMALL, the_judge
 
@@ -53,7 +54,7 @@ def distance_of(generator: nn.Module, d_z: int, judge: Judge) -> float:
 def look(run: Run, averages: dict[str, AveragedModel], judge: Judge) -> dict[str, float]:
     """The distances of G, of its averages, and of the one with decay OF_BUFFERS under other buffers of batch norm.
 
-    "recomputed": from 100 batches of noise, as update_bn does it; "initial": those of the first moment, as if forgotten.
+    "recomputed": from 100 batches of noise, as update_bn does it; "initial": those of the start, as if forgotten.
     """
     networks = {"G": copy.deepcopy(run.generator)} | {name: copy.deepcopy(a.module) for name, a in averages.items()}
     fresh, initial = (copy.deepcopy(averages[f"{OF_BUFFERS:g}"].module) for _ in range(2))
@@ -112,4 +113,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in PARTS:
         if name not in record:
             record[name] = make_part(name, data.images, judge)
-            file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
+            with written_whole(file) as whole:  # a kill leaves the parts that were there
+                whole.write((json.dumps(record, indent=1) + "\n").encode())
