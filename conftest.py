@@ -25,6 +25,7 @@ matplotlib.use("Agg")
 # Files that take longer than half a minute, the longest first: a worker that began one of them last would end alone.
 LONGEST = (
     "test_browser.py",
+    "test_browser_exercises.py",
     "05_gan_training.ipynb",
     "test_site.py",
     "test_exercises.py",
@@ -42,12 +43,15 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """``pytest`` alone, that is all tests, runs them in two workers, a file in one; -n 0, -s and --pdb in this process."""
+    """``pytest`` alone, that is all tests, runs them in three workers, a file in one; -n 0, -s and --pdb in this process.
+
+    Three on two cores: a browser and a kernel often wait for each other, and for nobody else.
+    """
     option = config.option
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     alone = option.usepdb or option.trace or option.capture == "no"
     if everything and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
-        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
+        option.numprocesses, option.dist, option.loadscopereorder = 3, "loadfile", False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
