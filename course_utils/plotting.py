@@ -45,8 +45,8 @@ mpl.rcParams.update(STYLE)
 
 
 def to_png(fig: Figure, max_bytes: int | None = MAX_BYTES) -> bytes:
-    """PNG of ``fig``, which is closed. With ``max_bytes`` the number of colours is reduced until it fits; above an eighth of
-    it the picture has 256 colours at most, which halves a drawing of lines, and nobody sees the difference.
+    """PNG of ``fig``, which is closed. With ``max_bytes`` the number of colours is reduced until it fits: all of them up to an
+    eighth of it, 256 up to a half. A drawing of lines needs half as much then, and nobody sees the difference.
 
     Raises ValueError when 32 colours still need more than ``max_bytes``.
     """
@@ -56,11 +56,11 @@ def to_png(fig: Figure, max_bytes: int | None = MAX_BYTES) -> bytes:
     canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     mpl.pyplot.close(fig)
-    for colours in (None, 256, 128, 64, 32):
+    for colours, share in ((None, 1 / 8), (256, 1 / 2), (128, 1), (64, 1), (32, 1)):
         buffer = io.BytesIO()
         image = picture if colours is None else picture.quantize(colours)
         image.save(buffer, "png", compress_level=1 if max_bytes is None else 9)
-        if max_bytes is None or buffer.tell() <= (max_bytes if colours else max_bytes // 8):
+        if max_bytes is None or buffer.tell() <= share * max_bytes:
             return buffer.getvalue()
     raise ValueError(f"the figure needs {buffer.tell()} bytes, {max_bytes} are allowed: draw fewer points or images")
 
