@@ -43,15 +43,15 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """``pytest`` alone, that is all tests, runs them in three workers, a file in one; -n 0, -s and --pdb in this process.
+    """``pytest`` alone, that is all tests, runs them in two workers, a file in one; -n 0, -s and --pdb in this process.
 
-    Three on two cores: a browser and a kernel often wait for each other, and for nobody else.
+    A third one gains nothing on two cores (tried): the kernels of two workers fill them.
     """
     option = config.option
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")
     alone = option.usepdb or option.trace or option.capture == "no"
     if everything and not alone and getattr(option, "numprocesses", 0) is None and option.dist == "no":
-        option.numprocesses, option.dist, option.loadscopereorder = 3, "loadfile", False
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -336,7 +336,7 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
             except AssertionError as error:
                 failures[notebook.path] = error
                 waiting.remove(notebook)
-            notebook.page.wait_for_timeout(300)
+            notebook.page.wait_for_timeout(2000)  # looking costs the page time, too
     return failures
 
 

@@ -1,4 +1,4 @@
-"""All tests run in three workers, some of them do not, and what they have recorded is told once at the end."""
+"""All tests run in two workers, some of them do not, and what they have recorded is told once at the end."""
 
 import os
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ def plugin(request: pytest.FixtureRequest, name: str) -> object:
 
 
 CALLS = {
-    "pytest": ({}, 3),
+    "pytest": ({}, 2),
     "pytest tests/core": ({"args_source": SOURCE.ARGS}, None),
     "in a folder": ({"args_source": SOURCE.INVOCATION_DIR}, None),
     "pytest -s": ({"capture": "no"}, None),
@@ -28,7 +28,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_all_tests_run_in_three_workers(call: str, request: pytest.FixtureRequest) -> None:
+def test_all_tests_run_in_two_workers(call: str, request: pytest.FixtureRequest) -> None:
     change, workers = CALLS[call]
     option = {"usepdb": False, "trace": False, "capture": "fd", "numprocesses": None, "dist": "no", **change}
     places = {"args_source": change.get("args_source", SOURCE.TESTPATHS)} | {
