@@ -6,8 +6,7 @@ from importlib import import_module
 COMMANDS = {  # module with a main(arguments), and what it is for
     "train": ("long_runs.command_line", "train a GAN in a folder: checkpoint, record, samples"),
     "benchmark": ("long_runs.benchmark", "time every method side by side on this machine"),
-    "sweep": ("long_runs.sweep", "make the short recorded runs again"),
-    "record": ("long_runs.record_plan", "make the long recorded runs, as PLAN.md has them"),
+    "record": ("long_runs.record_plan", "make the recorded runs behind lecture 05 that are missing"),
     "recurrent": ("long_runs.recurrent_records", "make the record behind lecture 06 again"),
     "average": ("long_runs.average_records", "make the record of averaged generators again"),
     "execute": ("classroom.execute", "run lectures in fresh kernels and store their outputs"),

@@ -27,8 +27,8 @@ from ..records import Judge
 from ..training import Config, Run, train
 from .command_line import place
 from .files import written_whole
+from .record_plan import SMALL, the_judge
 from .recording import commit
-from .sweep import SMALL, the_judge
 
 PARTS = {  # updates of G, methods, seeds
     "short": (1000, ("spectral_norm", "wgan_gp", "none"), (0, 1, 2)),

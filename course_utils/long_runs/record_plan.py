@@ -1,6 +1,7 @@
-"""The long runs behind lecture 05: ``python -m course_utils record FOLDER`` (many hours; goes on where it was).
+"""The recorded runs behind lecture 05: ``python -m course_utils record FOLDER`` (many hours; goes on where it was).
 
-What is asked, what was expected before the first run, and how a run is judged stand in data/recorded_runs/PLAN.md. Several
+The first table's runs are short (`table`). For the others what is asked, what was expected before the first run, and how
+a run is judged stand in data/recorded_runs/PLAN.md. Several
 processes may work on the same folder: each takes the next run that nobody works on. A run that was killed goes on from
 its last checkpoint, or from its start on another machine.
 """
@@ -18,18 +19,19 @@ import torch
 
 from ..data import DATA_DIR, DataError, Images, load_fashion_mnist
 from ..methods import METHODS
-from ..records import Judge, Record, RunError, load_record
+from ..models import SmallClassifier
+from ..records import Judge, Record, RunError, load_record, make_judge
 from ..training import SETTINGS, Config, Setting
 from .checkpoint import read_checkpoint
 from .command_line import place
 from .files import FolderInUse, written_whole
 from .folder import train_in_folder
 from .recording import save_record
-from .sweep import the_judge
 
 PRINCIPAL = ("none", "weight_norm", "orthonormal", "spectral_norm", "batch_norm", "wgan_gp")
 SEEDS = (0, 1, 2)
-LOOKS = 11  # measurements of a run, first and last update included
+LOOKS, LOOKS_OF_TABLE = 11, 6  # measurements of a run, first and last update included
+SMALL = {"size": 16, "width": 8, "batch_size": 32}
 BETAS = {"D": (0.5, 0.9), "F": (0.9, 0.999)}
 
 
@@ -44,6 +46,23 @@ def config_of(method: str, setting: str | Setting, width: int = 8, **options: ob
     if method == "orthonormal":
         options = {"init": "orthogonal", **options}
     return Config(method, setting, size=16, width=width, **{"batch_size": 32, **options})
+
+
+def table() -> dict[str, Config]:
+    """Every method under every setting of Table 1, 1250 updates of D; SN and WN with other n_dis (the paper's Figure 11).
+
+    These came first: names without a folder, two seeds, six looks, and the methods as they are by default.
+    """
+    runs = {}
+    for seed in SEEDS[:2]:
+        for name, setting in SETTINGS.items():
+            for method in METHODS:
+                runs[f"{method}-{name}-{seed}"] = Config(method, name, seed=seed, steps=1250 // setting.n_dis, **SMALL)
+        for n_dis in (1, 2):  # setting D but for n_dis; the same number of updates of G as there
+            for method in ("spectral_norm", "weight_norm"):
+                own = Setting(1e-3, 0.5, 0.9, n_dis)
+                runs[f"{method}-D_ndis{n_dis}-{seed}"] = Config(method, own, seed=seed, steps=250, **SMALL)
+    return runs
 
 
 def step_size(betas: str) -> dict[str, Config]:
@@ -97,7 +116,7 @@ def controls() -> dict[str, Config]:
 
 
 def pictures() -> dict[str, Config]:
-    """Each method as long and as gently as `best`, for pictures that can be compared; the generators of seed 0 are kept."""
+    """Four methods treated alike and gently, for pictures that can be compared; the generators of seed 0 are kept."""
     runs = {}
     for seed in SEEDS[:2]:
         for method in ("spectral_norm", "none", "wgan_gp", "weight_norm"):
@@ -134,16 +153,26 @@ def _with_seeds(folder: str, variants: dict[str, Config]) -> dict[str, Config]:
 def plan() -> dict[str, Config]:
     """Every run by the name of its record, in the order in which they are made."""
     early = {name: config for name, config in length().items() if name.endswith("-0")}
-    parts = (step_size("D"), early, loss_and_constraint(), length(), step_size("F"), controls(), pictures(), width())
+    parts = (
+        table(),
+        step_size("D"),
+        early,
+        loss_and_constraint(),
+        length(),
+        step_size("F"),
+        controls(),
+        pictures(),
+        width(),
+    )
     return {name: config for part in parts for name, config in part.items()}
 
 
 def make(name: str, config: Config, data: Images, judge: Judge, work: Path, record: Path) -> bool:
     """Train in the folder `work`, then keep what belongs into `record`; False if the run was stopped on the way."""
-    checkpoint = work / "checkpoint.pt"
+    checkpoint, looks = work / "checkpoint.pt", LOOKS if "/" in name else LOOKS_OF_TABLE
     try:
         run = train_in_folder(
-            config, data.images, work, judge, checkpoint.exists(), LOOKS, checkpoint_every=250, progress=300
+            config, data.images, work, judge, checkpoint.exists(), looks, checkpoint_every=250, progress=300
         )
         if run.step < config.steps:
             return False
@@ -154,7 +183,8 @@ def make(name: str, config: Config, data: Images, judge: Judge, work: Path, reco
         with written_whole(record.with_name(f"{record.stem}_generator.pt")) as file:
             weights = read_checkpoint(checkpoint)["generator"]
             torch.save({k: w.half() if w.is_floating_point() else w for k, w in weights.items()}, file)
-    save_record(thinned(made, keep=name.startswith(("pictures/", "length/")) and name.endswith("-0")), record)
+    of_table, pictured = "/" not in name, name.startswith(("pictures/", "length/")) and name.endswith("-0")
+    save_record(thinned(made, keep=of_table or pictured), record)
     shutil.rmtree(work)  # last, since a record that exists is not made again
     return True
 
@@ -162,6 +192,16 @@ def make(name: str, config: Config, data: Images, judge: Judge, work: Path, reco
 def thinned(record: Record, keep: bool) -> Record:
     """The record with images of its last measurement only, unless `keep`; the others would fill most of the file."""
     return record if keep else Record(record.about, {**record.arrays, "images": record.arrays["images"][-1:]})
+
+
+def the_judge(data: Images, path: Path) -> Judge:
+    """The classifier that measured the earlier runs, or the first one, which is written to `path`."""
+    if not path.exists():
+        with written_whole(path) as file:
+            torch.save(make_judge(data).classifier.state_dict(), file)
+    classifier = SmallClassifier().eval()
+    classifier.load_state_dict(torch.load(path, weights_only=True))
+    return make_judge(data, classifier)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -172,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names of runs")
     parser.add_argument("--list", action="store_true", help="say what is there and what is missing, and train nothing")
     options = parser.parse_args(arguments)
+    if unknown := [text for text in options.only if not any(name.startswith(text) for name in plan())]:
+        parser.error(f"--only: no run's name begins with {', '.join(unknown)}; --list shows the names")
     wanted = {name: config for name, config in plan().items() if name.startswith(tuple(options.only))}
     records = {name: options.folder / f"{name}.npz" for name in wanted}
     if options.list:

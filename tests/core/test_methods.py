@@ -118,11 +118,11 @@ def test_the_gradient_penalty_is_counted_once():
 
 
 def test_no_name_of_a_method_decides_in_the_code():
-    """Neither the core nor long runs compare ``method`` with a word; the sweep's plans of recorded runs may."""
+    """Neither the core nor long runs compare ``method`` with a word; the plan of recorded runs may."""
     from helpers import ROOT
 
     for path in [*(ROOT / "course_utils").glob("*.py"), *(ROOT / "course_utils" / "long_runs").glob("*.py")]:
-        if path.stem not in ("sweep", "record_plan"):
+        if path.stem != "record_plan":
             assert 'method == "' not in path.read_text(), path
 
 

@@ -13,9 +13,8 @@ import torch
 
 from course_utils import training
 from course_utils.data import DATA_DIR, load_fashion_mnist
-from course_utils.long_runs import record_plan, sweep
+from course_utils.long_runs import record_plan
 from course_utils.long_runs.benchmark import NETWORKS, VERSIONS
-from course_utils.long_runs.sweep import plan
 from course_utils.methods import METHODS
 from course_utils.metrics import features_of, frechet_distance
 from course_utils.models import SmallClassifier, sample_noise
@@ -23,7 +22,8 @@ from course_utils.records import load_record, make_judge
 from course_utils.training import CURVES, SETTINGS, Config, build_models
 
 FOLDER = DATA_DIR / "recorded_runs"
-PLAN, LONG_PLAN = plan(), record_plan.plan()
+PLAN = record_plan.table()
+LONG_PLAN = {name: config for name, config in record_plan.plan().items() if name not in PLAN}
 LONG = sorted(FOLDER.glob("*/*.npz"))  # as many as there are until now
 
 
@@ -32,7 +32,6 @@ def test_the_folder_holds_the_whole_plan_and_stays_small():
     others = {path.name for path in FOLDER.iterdir() if path.suffix != ".npz" and path.is_file()}
     assert others == {
         "judge.pt",
-        "best_generator.pt",
         "benchmark_cpu.json",
         "benchmark_layers.json",
         "PLAN.md",
@@ -78,10 +77,11 @@ def test_the_long_plan_is_the_one_that_its_page_describes():
             assert config.steps == 5000 and config.setting in SETTINGS
 
 
-def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, monkeypatch):
+def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, monkeypatch, capsys):
     config = Config("weight_norm", width=4, d_z=6, batch_size=4, steps=20)
     data = load_fashion_mnist(16, limit=300)
-    monkeypatch.setattr(record_plan, "plan", lambda: {"pictures/weight_norm-0": config, "step/weight_norm-0": config})
+    names = ("pictures/weight_norm-0", "step/weight_norm-0", "weight_norm-0")
+    monkeypatch.setattr(record_plan, "plan", lambda: dict.fromkeys(names, config))
     monkeypatch.setattr(record_plan, "load_fashion_mnist", lambda size: data)
     folder, work = tmp_path / "records", tmp_path / "work"
     monkeypatch.setattr(sys, "argv", ["record_plan", str(folder), "--work", str(work)])
@@ -94,12 +94,16 @@ def test_a_long_run_that_was_stopped_goes_on_and_keeps_what_belongs(tmp_path, mo
         return iteration(*args)
 
     monkeypatch.setattr(training, "iteration", stopped)
+    with pytest.raises(SystemExit):
+        record_plan.main([str(folder), "--only", "step/", "spectral"])
+    assert "no run's name begins with spectral; --list" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         record_plan.main()
     assert stop.value.code == 130 and (work / "pictures-weight_norm-0" / "checkpoint.pt").exists()
     record_plan.main()
-    pictures, step = (load_record(folder / f"{name}/weight_norm-0.npz") for name in ("pictures", "step"))
+    pictures, step, table = (load_record(folder / f"{name}.npz") for name in names)
     assert len(pictures["images"]) == 11 and len(step["images"]) == 1  # the others keep their last look only
+    assert len(table["images"]) == len(table["step"]) == 6  # a name without a folder: a run of the table
     for name in ("distance", "d_loss", "recall"):
         np.testing.assert_array_equal(pictures[name], step[name])  # stopped and resumed against never stopped
     assert (folder / "pictures" / "weight_norm-0_generator.pt").exists() and not list(work.iterdir())
@@ -111,9 +115,7 @@ def test_each_record_is_what_its_name_says(name):
     about = record.about
     assert record.config == PLAN[name]
     assert (
-        about["command"].startswith(
-            ("python -m course_utils.sweep data/recorded_runs", "python -m course_utils sweep data/recorded_runs")
-        )
+        re.match(r"python -m course_utils(\.sweep| sweep| record) data/recorded_runs", about["command"])
         and about["seconds"] > 0
     )
     assert {"torch", "Python"} <= set(about["environment"]) and "threads" in about["environment"]["device"]
@@ -133,10 +135,11 @@ def test_each_record_is_what_its_name_says(name):
             np.testing.assert_allclose(squares, squares.round(), rtol=1e-4)
 
 
-def test_the_sweep_is_methods_times_settings_times_seeds():
+def test_the_table_is_methods_times_settings_times_seeds():
+    assert list(record_plan.plan())[: len(PLAN)] == list(PLAN)  # made first
     assert {f"{m}-{s}-{seed}" for m in METHODS for s in "ABCDEF" for seed in (0, 1)} <= set(PLAN)
     for name, config in PLAN.items():
-        if name != "best" and "ndis" not in name:
+        if "ndis" not in name:
             assert config.steps * config.adam.n_dis == 1250 and (config.size, config.width, config.batch_size) == (
                 16,
                 8,
@@ -144,10 +147,11 @@ def test_the_sweep_is_methods_times_settings_times_seeds():
             )
 
 
-def test_the_kept_generator_is_the_recorded_one():
-    record = load_record(FOLDER / "best.npz")
+@pytest.mark.parametrize("method", ["none", "spectral_norm", "weight_norm", "wgan_gp"])
+def test_a_kept_generator_is_the_recorded_one(method):
+    record = load_record(FOLDER / f"pictures/{method}-0.npz")
     generator = build_models(record.config)[0].eval()
-    generator.load_state_dict(torch.load(FOLDER / "best_generator.pt", weights_only=True))
+    generator.load_state_dict(torch.load(FOLDER / f"pictures/{method}-0_generator.pt", weights_only=True))
     classifier = SmallClassifier().eval()
     classifier.load_state_dict(torch.load(FOLDER / "judge.pt", weights_only=True))
     judge = make_judge(load_fashion_mnist(16), classifier)
@@ -181,40 +185,9 @@ def test_the_recorded_versions_of_sn():
 def test_the_data_page_names_every_kind_of_file():
     text = (Path(DATA_DIR) / "README.md").read_text()
     for name in (
-        "best.npz",
-        "best_generator.pt",
         "judge.pt",
         "benchmark_cpu.json",
         "benchmark_layers.json",
         "METHOD-SETTING-SEED.npz",
     ):
         assert name in text
-
-
-def test_a_sweep_that_is_stopped_goes_on_with_the_run_it_was_in(tmp_path, monkeypatch, capsys):
-    config = Config(width=4, d_z=6, batch_size=4, steps=3)
-    data = load_fashion_mnist(16, limit=64)
-    monkeypatch.setattr(sweep, "plan", lambda: {"best": config, "none-A-0": config})
-    monkeypatch.setattr(sweep, "load_fashion_mnist", lambda size: data)
-    folder, work = tmp_path / "records", tmp_path / "work"
-    command = ["sweep", str(folder), "--work", str(work)]
-    monkeypatch.setattr(sys, "argv", [*command, "--only", "bets"])
-    with pytest.raises(SystemExit):
-        sweep.main()
-    assert "the plan has no bets" in capsys.readouterr().err
-    iteration = training.iteration
-
-    def stopped(*args):
-        signal.raise_signal(signal.SIGINT)
-        return iteration(*args)
-
-    monkeypatch.setattr(sys, "argv", [*command, "--only", "best"])
-    monkeypatch.setattr(training, "iteration", stopped)
-    with pytest.raises(SystemExit) as stop:
-        sweep.main()
-    assert stop.value.code == 130 and (work / "best" / "checkpoint.pt").exists()
-    assert [path.name for path in folder.iterdir()] == ["judge.pt"]
-    monkeypatch.setattr(training, "iteration", iteration)
-    sweep.main()
-    assert sorted(path.name for path in folder.iterdir()) == ["best.npz", "best_generator.pt", "judge.pt"]
-    assert load_record(folder / "best.npz").about["steps_done"] == 3 and not list(work.iterdir())

@@ -21,7 +21,7 @@ from helpers import ROOT, TINY, assert_same, images
 
 from course_utils import training
 from course_utils.environment import PROFILES
-from course_utils.long_runs import command_line, folder, sweep
+from course_utils.long_runs import command_line, folder
 from course_utils.long_runs.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from course_utils.long_runs.command_line import configuration, main, parser
 from course_utils.long_runs.datasets import load_images
@@ -574,14 +574,6 @@ def test_labelled_images_of_ones_own_are_judged_the_others_not(tmp_path, monkeyp
     assert set(labels[:10].tolist()) != {0, 1, 2}, "the judge learns from the first third"
     first = int(labels.argmin())  # each image keeps its label
     assert any(torch.equal(images[first], image.float().div(127.5).sub(1)) for image in pixels()[:4])
-
-
-@pytest.mark.parametrize("part, message", [((5, 2), "1, got 5"), ((2, 2), "1, got 2"), ((-1, 2), "1, got -1")])
-def test_a_part_of_the_sweep_that_would_leave_runs_out_is_named(part, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "load_fashion_mnist", lambda size: pytest.fail("not refused"))
-    with pytest.raises(SystemExit) as stop:
-        sweep.main([str(tmp_path), "--part", *map(str, part)])
-    assert stop.value.code == 2 and f"--part: K must be 0 to N - 1 = {message}" in capsys.readouterr().err
 
 
 def configured(*options):
