@@ -1,9 +1,8 @@
 """The recorded runs behind lecture 05: ``python -m course_utils record FOLDER`` (many hours; goes on where it was).
 
 The first table's runs are short (`table`). For the others what is asked, what was expected before the first run, and how
-a run is judged stand in data/recorded_runs/PLAN.md. Several
-processes may work on the same folder: each takes the next run that nobody works on. A run that was killed goes on from
-its last checkpoint, or from its start on another machine.
+a run is judged stand in data/recorded_runs/PLAN.md. Several processes may work on the same folder: each takes the next
+run that nobody works on. A run that was killed goes on from its last checkpoint, or from its start on another machine.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SMALL = {"size": 16, "width": 8, "batch_size": 32}
 BETAS = {"D": (0.5, 0.9), "F": (0.9, 0.999)}
 
 
-def config_of(method: str, setting: str | Setting, width: int = 8, **options: object) -> Config:
+def config_of(method: str, setting: str | Setting, width: int = SMALL["width"], **options: object) -> Config:
     """A configuration of the plan: what the method needs besides its name is chosen here, once.
 
     Clipping's bound shrinks with the width, so that c sqrt(d_in d_out) is the paper's (0.01 at width 64); orthonormal
@@ -45,7 +44,7 @@ def config_of(method: str, setting: str | Setting, width: int = 8, **options: ob
         options = {"c": 0.64 / width, **options}
     if method == "orthonormal":
         options = {"init": "orthogonal", **options}
-    return Config(method, setting, size=16, width=width, **{"batch_size": 32, **options})
+    return Config(method, setting, **{**SMALL, "width": width, **options})
 
 
 def table() -> dict[str, Config]:
@@ -153,17 +152,8 @@ def _with_seeds(folder: str, variants: dict[str, Config]) -> dict[str, Config]:
 def plan() -> dict[str, Config]:
     """Every run by the name of its record, in the order in which they are made."""
     early = {name: config for name, config in length().items() if name.endswith("-0")}
-    parts = (
-        table(),
-        step_size("D"),
-        early,
-        loss_and_constraint(),
-        length(),
-        step_size("F"),
-        controls(),
-        pictures(),
-        width(),
-    )
+    parts = [table(), step_size("D"), early, loss_and_constraint(), length(), step_size("F")]
+    parts += [controls(), pictures(), width()]
     return {name: config for part in parts for name, config in part.items()}
 
 
