@@ -33,7 +33,6 @@ LONGEST = (
     "test_nbgrader.py",
     "04_singular_value_spectra.ipynb",
     "07_beyond_2018.ipynb",
-    "test_gpu_shape.py",
     "00_start_here.ipynb",
     "01_lipschitz_bound.ipynb",
     "03_power_iteration.ipynb",

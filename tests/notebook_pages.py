@@ -67,13 +67,15 @@ DRAWN += "({figure}, __import__('matplotlib.pyplot').pyplot.close)"
 class Lab:
     """A running JupyterLab, and a way to ask its kernels."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prepare: Callable[[Path], None]) -> None:
+        """``prepare`` may change the notebooks of the copy, whose folder it is given, before the server starts."""
         self.folder, self.log = folder, folder / "lab.log"
         self.course = folder / "the course"  # a path with a space
         skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         for part in ("notebooks", "course_utils"):
             shutil.copytree(ROOT / part, self.course / part, ignore=skip)
         (self.course / "data").symlink_to(ROOT / "data", target_is_directory=True)
+        prepare(self.course / "notebooks")
         self._settings("apputils-extension/notification", fetchNews="false", checkForUpdates=False)
         self._settings("notebook-extension/tracker", windowingMode="none")  # keep outputs that are scrolled out of view
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -129,10 +131,11 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A module that uses it says by its function ``prepare`` what it changes in the notebooks before they are opened."""
     if not loopback_works():
         skip_browser("this machine cannot connect to itself (127.0.0.1), so JupyterLab cannot be opened in a browser")
-    server = Lab(tmp_path_factory.mktemp("lab"))
+    server = Lab(tmp_path_factory.mktemp("lab"), request.module.prepare)
     try:
         server.wait()
         yield server
@@ -213,6 +216,10 @@ class OpenNotebook:
         assert time.monotonic() < self.began + RUN_ALL_LIMIT, f"{self.path}: Run All takes over {RUN_ALL_LIMIT} s"
         return False
 
+    def printed(self) -> list[str]:
+        """The text of each output on the page."""
+        return self.page.locator(".jp-OutputArea-output").all_inner_texts()
+
     def no_errors(self) -> None:
         """Neither the page, nor an output, nor the console, nor the log of server and kernel tells of an error."""
         bad = ", ".join(
@@ -225,8 +232,8 @@ class OpenNotebook:
         assert not seen + self.errors, f"{self.path}:\n" + "\n".join(seen + self.errors)
 
 
-def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[tuple[float, float]]:
-    """Move each control to both ends and back; figure and text must follow.
+def move_every_control(notebook: OpenNotebook, kernel: Kernel, most: int) -> list[tuple[float, float]]:
+    """Move each control, or the first ``most`` of each figure, to both ends and back; figure and text must follow.
 
     Returns for each move the milliseconds until the new figure, and how crowded the machine was meanwhile.
     """
@@ -261,7 +268,7 @@ def move_every_control(notebook: OpenNotebook, kernel: Kernel) -> list[tuple[flo
                 page.wait_for_timeout(30)
 
         first = settled("before any move")
-        for name, row in zip(controls, [rows.nth(i) for i in range(len(controls))], strict=True):
+        for name, row in zip(controls[:most], [rows.nth(i) for i in range(len(controls))]):
             what = f"figure {number + 1}, control {name!r}"
             seen = [first]
             for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
@@ -340,12 +347,12 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
     return failures
 
 
-def try_controls(notebook: OpenNotebook) -> list[tuple[float, float]]:
-    """Move every control of a notebook that has run. Returns what ``move_every_control`` has measured."""
+def try_controls(notebook: OpenNotebook, most: int = 99) -> list[tuple[float, float]]:
+    """Move the controls of a notebook that has run. Returns what ``move_every_control`` has measured."""
     notebook.page.bring_to_front()
     kernel = Kernel(notebook.lab, notebook.path)
     try:
-        return move_every_control(notebook, kernel)
+        return move_every_control(notebook, kernel, most)
     finally:
         kernel.close()
 
@@ -381,10 +388,10 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
         yield take
 
 
-def tried(notebook: OpenNotebook) -> tuple[str, list[tuple[float, float]]]:
+def tried(notebook: OpenNotebook, most: int = 99) -> tuple[str, list[tuple[float, float]]]:
     """A line on the notebook, and what ``move_every_control`` has measured in it."""
     began = time.monotonic()
-    measured = try_controls(notebook)
+    measured = try_controls(notebook, most)
     seconds = time.monotonic() - began
     line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(measured)} moves of controls {seconds:.0f} s"
     return line, measured
