@@ -25,10 +25,9 @@ matplotlib.use("Agg")
 # Files that take longer than half a minute, the longest first: a worker that began one of them last would end alone.
 LONGEST = (
     "test_browser.py",
-    "test_browser_exercises.py",
     "05_gan_training.ipynb",
     "test_site.py",
-    "test_exercises.py",
+    "test_open_exercises.py",
     "test_slides.py",
     "test_nbgrader.py",
     "04_singular_value_spectra.ipynb",

@@ -14,6 +14,17 @@ EXERCISES = sorted((ROOT / "notebooks" / "exercises").glob("[0-9][0-9]_*.ipynb")
 
 AT_ONCE = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # notebooks side by side: a worker leaves a core to the other
 
+# Shorter computations behind interactive figures, by lecture: what is written instead of what.
+SHORTER = {
+    "00": [("(0, 1, 2), 240", "(0, 1, 2), 20")],
+    "01": [
+        ("steps=300, lr=0.3", "steps=3, lr=0.3"),
+        ("rounded_lower_bound(f, start)", "rounded_lower_bound(f, start, 3)"),
+    ],
+    "04": [("seed in range(3)", "seed in range(1)"), ('setting="D", width=16', 'setting="C", width=4')],
+    "07": [("tau, steps=300", "tau, steps=20"), ("rounds=15", "rounds=1")],
+}
+
 TINY = {"width": 4, "d_z": 6, "batch_size": 4, "steps": 3}  # a configuration that trains in a moment
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from browser import Crowding, skip_browser
-from helpers import AT_ONCE, EXERCISES, LECTURES, ROOT, loopback_works
+from helpers import AT_ONCE, LECTURES, ROOT, loopback_works
 from jupyter_client import BlockingKernelClient
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-test.txt")
@@ -35,8 +35,10 @@ BROWSER_TEST = "test_notebook_in_the_browser"
 # Measures, in the browser: from the key press until the new figure is decoded and painted.
 STOPWATCH = """
 () => {
-  window.pressed = null; window.painted = [];
-  window.seen = () => window.painted.length || document.querySelector("[data-mime-type$='jupyter.stderr']");
+  const alarms = () => document.querySelectorAll("[data-mime-type$='jupyter.stderr']").length;
+  window.wait = () => { window.pressed = null; window.painted = []; window.alarmed = alarms(); };
+  window.seen = () => window.painted.length || alarms() > window.alarmed;
+  window.wait();
   document.addEventListener("keydown", () => { window.pressed = performance.now(); }, true);
   new MutationObserver(records => {
     for (const record of records) for (const node of [record.target, ...record.addedNodes]) {
@@ -232,68 +234,67 @@ class OpenNotebook:
         assert not seen + self.errors, f"{self.path}:\n" + "\n".join(seen + self.errors)
 
 
-def move_every_control(notebook: OpenNotebook, kernel: Kernel, most: int) -> list[tuple[float, float]]:
-    """Move each control, or the first ``most`` of each figure, to both ends and back; figure and text must follow.
-
-    Returns for each move the milliseconds until the new figure, and how crowded the machine was meanwhile.
-    """
-    page = notebook.page
-    page.evaluate(STOPWATCH)
-    boxes = page.locator(".course-controls")
+def figures_of(notebook: OpenNotebook, kernel: Kernel) -> list[list[str]]:
+    """The names of the controls of each interactive figure; the page's stopwatch is set up."""
+    notebook.page.evaluate(STOPWATCH)
     names = kernel.value("[list(items) for draw, items in __import__('course_utils.interactive').interactive.FIGURES]")
-    expect(boxes).to_have_count(len(names))
-    measured: list[tuple[float, float]] = []
-    crowding = Crowding()
-    for number, controls in enumerate(names):
-        figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
-        box = boxes.nth(number)
-        box.scroll_into_view_if_needed()
-        rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-checkbox")
-        expect(rows).to_have_count(len(controls))
-        cut = box.locator(".widget-label").evaluate_all(
-            "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.title)"
+    expect(notebook.page.locator(".course-controls")).to_have_count(len(names))
+    return names
+
+
+def move_controls(
+    notebook: OpenNotebook, kernel: Kernel, number: int, controls: list[str]
+) -> list[tuple[float, float]]:
+    """Move each control of the figure with this number to both ends and back; figure and text must follow.
+
+    Returns for each move the milliseconds until the new figure, and how crowded the machine
+    was meanwhile.
+    """
+    page, crowding, measured = notebook.page, Crowding(), []
+    figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"
+    box = page.locator(".course-controls").nth(number)
+    box.scroll_into_view_if_needed()
+    rows = box.locator(".widget-inline-hbox:has(.noUi-handle), .widget-checkbox")
+    expect(rows).to_have_count(len(controls))
+    cut = box.locator(".widget-label").evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.title)"
+    )
+    assert not cut, f"{notebook.path}: too long for the space beside a control: {cut}"
+
+    def settled(what: str) -> dict:
+        """What is shown, as soon as it is what draw gives for the controls' values."""
+        truth = kernel.value(DRAWN.format(figure=figure)).rstrip()
+        limit = time.monotonic() + REDRAW_LIMIT
+        while True:
+            shown = box.evaluate(SHOWN)
+            assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
+            if shown["text"] == truth and shown["image"]:
+                return shown
+            assert time.monotonic() < limit, f"{notebook.path}, {what}: shows\n{shown['text']}\ninstead of\n{truth}"
+            page.wait_for_timeout(30)
+
+    first = settled("before any move")
+    for name, row in zip(controls, [rows.nth(i) for i in range(len(controls))]):
+        what = f"figure {number + 1}, control {name!r}"
+        seen = [first]
+        for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
+            page.evaluate("window.wait()")
+            crowding.begin()
+            move()
+            with contextlib.suppress(TimeoutError):
+                page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
+            crowd = crowding.factor()
+            shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
+            assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
+            assert painted, f"{notebook.path}, {what}: no new figure after a key press"
+            measured.append((painted[0], crowd))
+            seen.append(settled(what))
+        assert len({s["text"] for s in seen}) > 1, f"{notebook.path}, {what}: the text never changes: {first['text']}"
+        images = len({s["image"] for s in seen[1:]})
+        assert images > 1 or row.locator("input[type=checkbox]").count(), (
+            f"{notebook.path}, {what}: the figure never changes"
         )
-        assert not cut, f"{notebook.path}: too long for the space beside a control: {cut}"
-
-        def settled(what: str, box: Locator = box, figure: str = figure) -> dict:
-            """What is shown, as soon as it is what draw gives for the controls' values."""
-            truth = kernel.value(DRAWN.format(figure=figure)).rstrip()
-            limit = time.monotonic() + REDRAW_LIMIT
-            while True:
-                shown = box.evaluate(SHOWN)
-                assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
-                if shown["text"] == truth and shown["image"]:
-                    return shown
-                assert time.monotonic() < limit, f"{notebook.path}, {what}: shows\n{shown['text']}\ninstead of\n{truth}"
-                page.wait_for_timeout(30)
-
-        first = settled("before any move")
-        for name, row in zip(controls[:most], [rows.nth(i) for i in range(len(controls))]):
-            what = f"figure {number + 1}, control {name!r}"
-            seen = [first]
-            for move in moves(page, row, kernel, f"{figure}[1][{name!r}]"):
-                page.evaluate("window.painted = []; window.pressed = null")
-                crowding.begin()
-                move()
-                with contextlib.suppress(TimeoutError):
-                    page.wait_for_function("window.seen()", timeout=REDRAW_LIMIT * 1000)
-                crowd = crowding.factor()
-                shown, painted = box.evaluate(SHOWN), page.evaluate("window.painted")
-                assert not shown["alarm"], f"{notebook.path}, {what}: {shown['text']}"
-                assert painted, f"{notebook.path}, {what}: no new figure after a key press"
-                measured.append((painted[0], crowd))
-                seen.append(settled(what))
-            assert len({s["text"] for s in seen}) > 1, (
-                f"{notebook.path}, {what}: the text never changes: {first['text']}"
-            )
-            images = len({s["image"] for s in seen[1:]})
-            assert images > 1 or row.locator("input[type=checkbox]").count(), (
-                f"{notebook.path}, {what}: the figure never changes"
-            )
-            assert seen[-1]["text"] == first["text"], (
-                f"{notebook.path}, {what}: not as before, back at the default value"
-            )
-        notebook.no_errors()
+        assert seen[-1]["text"] == first["text"], f"{notebook.path}, {what}: not as before, back at the default value"
     return measured
 
 
@@ -347,14 +348,25 @@ def run_side_by_side(notebooks: list[OpenNotebook]) -> dict[str, AssertionError]
     return failures
 
 
-def try_controls(notebook: OpenNotebook, most: int = 99) -> list[tuple[float, float]]:
-    """Move the controls of a notebook that has run. Returns what ``move_every_control`` has measured."""
+@contextlib.contextmanager
+def kernel_of(notebook: OpenNotebook) -> Iterator[Kernel]:
+    """The kernel of a notebook that has run; its page comes to the front."""
     notebook.page.bring_to_front()
     kernel = Kernel(notebook.lab, notebook.path)
     try:
-        return move_every_control(notebook, kernel, most)
+        yield kernel
     finally:
         kernel.close()
+
+
+def move_every_control(notebook: OpenNotebook) -> list[tuple[float, float]]:
+    """``move_controls`` in each figure of a notebook that has run."""
+    with kernel_of(notebook) as kernel:
+        measured = []
+        for number, controls in enumerate(figures_of(notebook, kernel)):
+            measured += move_controls(notebook, kernel, number, controls)
+            notebook.no_errors()
+        return measured
 
 
 def chosen_notebooks(items: list[pytest.Item]) -> list[Path]:
@@ -365,9 +377,9 @@ def chosen_notebooks(items: list[pytest.Item]) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterator[Callable]:
-    """Opens as many notebooks as these tests have cores, one for each; the controls are tried when all are done."""
+    """Opens as many lectures as these tests have cores, one for each; the controls are tried when all are done."""
     chosen = chosen_notebooks(request.session.items)
-    groups = [all[i : i + AT_ONCE] for all in (LECTURES, EXERCISES) for i in range(0, len(all), AT_ONCE)]
+    groups = [LECTURES[i : i + AT_ONCE] for i in range(0, len(LECTURES), AT_ONCE)]
     with contextlib.ExitStack() as stack:
         opened: dict[Path, OpenNotebook] = {}
         failures: dict[str, AssertionError] = {}
@@ -388,10 +400,10 @@ def shelf(request: pytest.FixtureRequest, chromium: Browser, lab: Lab) -> Iterat
         yield take
 
 
-def tried(notebook: OpenNotebook, most: int = 99) -> tuple[str, list[tuple[float, float]]]:
+def tried(notebook: OpenNotebook) -> tuple[str, list[tuple[float, float]]]:
     """A line on the notebook, and what ``move_every_control`` has measured in it."""
     began = time.monotonic()
-    measured = try_controls(notebook, most)
+    measured = move_every_control(notebook)
     seconds = time.monotonic() - began
     line = f"{notebook.path}: Run All {notebook.seconds:.0f} s, {len(measured)} moves of controls {seconds:.0f} s"
     return line, measured

@@ -218,7 +218,7 @@ def key_of(lecture: Path, most: int) -> str:
 
 
 def record(lecture: Path, folder: Path, most: int = MOST) -> None:
-    """Run the lecture's cells in this process and write the frames of its figures into ``folder``/its name."""
+    """Run the lecture's cells, up to its last figure, in this process; its frames are in ``folder``/its name then."""
     place, key = folder / lecture.stem, key_of(lecture, most)
     if _state(place).get("key") != key:
         shutil.rmtree(place, ignore_errors=True)
@@ -228,11 +228,12 @@ def record(lecture: Path, folder: Path, most: int = MOST) -> None:
     recorder = interactive.explore = Recorder(place, most)
     shell = InteractiveShell.instance()
     os.chdir(lecture.parent)
-    for cell in nbformat.read(lecture, as_version=4).cells:
-        if cell.cell_type == "code":
-            recorder.begin(cell.id)
-            with contextlib.redirect_stdout(io.StringIO()):
-                shell.run_cell(cell.source).raise_error()
+    cells = [cell for cell in nbformat.read(lecture, as_version=4).cells if cell.cell_type == "code"]
+    figures = [number for number, cell in enumerate(cells) if "explore(" in cell.source]
+    for cell in cells[: max(figures, default=-1) + 1]:
+        recorder.begin(cell.id)
+        with contextlib.redirect_stdout(io.StringIO()):
+            shell.run_cell(cell.source).raise_error()
     _write(place / "state.json", json.dumps(state | {"complete": True}).encode())
 
 

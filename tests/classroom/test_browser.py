@@ -1,28 +1,40 @@
 """Every lecture as a reader meets it, in JupyterLab, and how quickly its figures follow a key. The exercises' notebooks are
-in ``test_browser_exercises.py``.
+in ``test_open_exercises.py``.
 
-Lecture 05 is opened as a machine with a GPU would run it, as far as a CPU can show: its image size, its branches, few
-updates. nbval executes it as a laptop does, in full length.
+nbval executes the lectures in full length. Here their long computations are left out, and shortened where an interactive
+figure shows what comes of them. Lecture 05 is opened as a machine with a GPU would run it, as far as a CPU can show: its
+image size, its branches, few updates.
 """
 
+import ast
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from browser import Crowding
-from helpers import LECTURES
+from helpers import LECTURES, SHORTER
 
 pytest.importorskip("nbval", reason="nbval is not installed: pip install -r requirements-test.txt")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -r requirements-test.txt")
 import notebook_pages  # noqa: E402
 from nbval.plugin import IPyNbCell, IPyNbFile  # noqa: E402
-from notebook_pages import BROWSER_TEST, Lab, OpenNotebook, chosen_notebooks, run_side_by_side, tried, try_controls  # noqa: E402
+from notebook_pages import (  # noqa: E402
+    BROWSER_TEST,
+    Lab,
+    OpenNotebook,
+    chosen_notebooks,
+    figures_of,
+    kernel_of,
+    move_controls,
+    run_side_by_side,
+    tried,
+)
 from playwright.sync_api import Browser  # noqa: E402
 
 lab, shelf = notebook_pages.lab, notebook_pages.shelf  # fixtures
@@ -59,12 +71,55 @@ def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) ->
 
 
 def prepare(notebooks: Path) -> None:
-    """The toy of lecture 05 is left out: it has no images, and takes the longest."""
-    (path,) = notebooks.glob("05_*.ipynb")
-    lecture = nbformat.read(path, as_version=4)
-    lecture.cells = [cell for cell in lecture.cells if not cell.id.startswith("toy")]
-    next(cell for cell in lecture.cells if cell.id == "setup").source += AS_ON_A_GPU
-    nbformat.write(lecture, path)
+    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        lecture, number = nbformat.read(path, as_version=4), path.name[:2]
+        if number == "05":  # only the toy is left out: it has no images, and takes the longest
+            lecture.cells = [cell for cell in lecture.cells if not cell.id.startswith("toy")]
+            next(cell for cell in lecture.cells if cell.id == "setup").source += AS_ON_A_GPU
+        else:
+            lecture.cells = without_long_computations(lecture.cells)
+        for old, new in SHORTER.get(number, []):
+            cells = [cell for cell in lecture.cells if cell.cell_type == "code" and old in cell.source]
+            assert cells, f"{path.name} has no {old} any more"
+            for cell in cells:
+                cell.source = cell.source.replace(old, new)
+        nbformat.write(lecture, path)
+
+
+def without_long_computations(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Cells without the code tagged heavy, but for interactive figures and what these need: no other cell needs it."""
+    kept, needed = [], set()
+    for cell in reversed(cells):
+        if cell.cell_type == "code" and "heavy" in cell.metadata.get("tags", []):
+            foreign, own = names_in(cell.source)
+            if "explore(" not in cell.source and not own & needed:
+                continue
+            needed |= foreign
+        kept.append(cell)
+    return kept[::-1]
+
+
+def names_in(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell takes from elsewhere, and those that it sets, or sets an item of."""
+    nodes = list(ast.walk(ast.parse(source)))
+    targets = [node for node in nodes if isinstance(node, ast.Name | ast.Subscript) and isinstance(node.ctx, ast.Store)]
+    own = {next(n.id for n in ast.walk(target) if isinstance(n, ast.Name)) for target in targets}
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - own - arguments, own
+
+
+def test_what_a_figure_needs_is_kept() -> None:
+    def cells(*sources: str) -> list[nbformat.NotebookNode]:
+        tagged = {"tags": ["heavy"]}
+        return [nbformat.v4.new_code_cell(source, metadata=tagged if "#" in source else {}) for source in sources]
+
+    lecture = cells(
+        "a = 1", "b = a  #", "c = {}  #", "c[b] = 2  #", "d = c  #", "explore(lambda: c)  #", "e = 3", "assert c  #"
+    )
+    assert [cell.source.rstrip(" #") for cell in without_long_computations(lecture)] == [
+        "a = 1", "b = a", "c = {}", "c[b] = 2", "explore(lambda: c)", "e = 3",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda p: p.stem)
@@ -83,51 +138,48 @@ def test_notebook_in_the_browser(path: Path, shelf: Callable, record_property: C
     record_property("browser", line)
 
 
-BROKEN = {
-    "broken_draw": (
-        "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([k, 1 / (k - 3)])\n",
-        "ZeroDivisionError",
-    ),
-    "frozen_text": (
-        "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = 0\n",
-        "text never changes",
-    ),
-    "frozen_figure": ("def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n", "figure never changes"),
-    "late_binding": (
-        "scale = 1\ndef draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n    k = k + scale\n",
-        "shows",
-    ),
+DRAW = "def draw(k=0):\n    fig, ax = plt.subplots(figsize=(3, 2))\n    "
+FIGURES = {  # five in one notebook, and what is told of each
+    "a slow one": (f"import time\n{DRAW}ax.plot([0, k])\n    time.sleep(0.5)", None),
+    "a frozen text": (f"{DRAW}ax.plot([0, k])\n    k = 0", "text never changes"),
+    "a frozen figure": (f"{DRAW}pass", "figure never changes"),
+    "late binding": (f"scale = 1\n{DRAW}ax.plot([0, k])\n    k = k + scale", "shows"),
+    "an error": (f"{DRAW}ax.plot([k, 1 / (k - 3)])", "ZeroDivisionError"),
 }
 
 
-def figure_cells(source: str) -> list[str]:
-    """A cell with an interactive figure, and one that changes a global name."""
-    code = "import sys; sys.path.insert(0, '..')\nimport matplotlib.pyplot as plt\nfrom course_utils.interactive import explore\n"
-    return [code + source + "    return fig, f'k = {k}'\nexplore(draw, alt='A line.', k=(0, 3, 1))", "scale = 2"]
-
-
-def try_notebook(name: str, cells: list[str], chromium: Browser, lab: Lab) -> list[float]:
-    """Run All in a notebook made of these cells, move its controls. Returns the latencies in milliseconds."""
+@pytest.fixture(scope="module")
+def broken(chromium: Browser, lab: Lab) -> Iterator[Callable]:
+    """Moves the controls of one of FIGURES, all in a notebook that has run; returns the latencies in milliseconds."""
+    head = "import sys; sys.path.insert(0, '..')\nimport matplotlib.pyplot as plt\nfrom course_utils.interactive import explore"
+    tail = "\n    return fig, f'k = {k}'\nexplore(draw, alt='A line.', k=(0, 3, 1))"
+    cells = [
+        head,
+        *(source + tail for source, _ in FIGURES.values()),
+        "scale = 2",
+    ]  # a global name is changed afterwards
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(nb, lab.course / "notebooks" / name)
-    with OpenNotebook(chromium, lab, f"notebooks/{name}") as notebook:
+    nbformat.write(nb, lab.course / "notebooks" / "broken.ipynb")
+    with OpenNotebook(chromium, lab, "notebooks/broken.ipynb") as notebook:
         for failure in run_side_by_side([notebook]).values():
             raise failure
-        return [milliseconds for milliseconds, _ in try_controls(notebook)]
+        with kernel_of(notebook) as kernel:
+            names = figures_of(notebook, kernel)
+            number = list(FIGURES).index
+            yield lambda name: [ms for ms, _ in move_controls(notebook, kernel, number(name), names[number(name)])]
+    lab.log.write_text("")  # it tells of the error
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_figure_makes_this_test_fail(name: str, chromium: Browser, lab: Lab) -> None:
-    source, complaint = BROKEN[name]
-    with pytest.raises(AssertionError, match=complaint):
-        try_notebook(f"{name}.ipynb", figure_cells(source), chromium, lab)
-    lab.log.write_text("")
+@pytest.mark.parametrize("name", [name for name, (_, complaint) in FIGURES.items() if complaint])
+def test_a_broken_figure_makes_this_test_fail(name: str, broken: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook_pages, "REDRAW_LIMIT", 5)  # nothing will come
+    with pytest.raises(AssertionError, match=FIGURES[name][1]):
+        broken(name)
 
 
-def test_a_slow_figure_is_found_slow(chromium: Browser, lab: Lab) -> None:
-    source = "import time\ndef draw(k=0):\n    time.sleep(0.5)\n    fig, ax = plt.subplots(figsize=(3, 2))\n    ax.plot([0, k])\n"
-    latencies = try_notebook("slow_figure.ipynb", figure_cells(source), chromium, lab)
+def test_a_slow_figure_is_found_slow(broken: Callable) -> None:
+    latencies = broken("a slow one")
     assert min(latencies) > 500
     with pytest.raises(AssertionError, match="limit 180 ms"):
         judge(latencies, [1.0])

@@ -1,4 +1,4 @@
-"""The exercise notebooks: generated from the lectures, and complete. They are run in ``test_browser_exercises.py``."""
+"""The exercise notebooks: generated from the lectures, and complete. They are run in ``test_open_exercises.py``."""
 
 import re
 

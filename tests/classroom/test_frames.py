@@ -153,7 +153,7 @@ def test_a_lecture_is_recorded_once_and_anew_when_its_code_changes(tmp_path: Pat
 
 
 def test_a_lecture_that_fails_says_so(tmp_path: Path) -> None:
-    path = lecture(tmp_path, "1 / 0")
+    path = lecture(tmp_path, "1 / 0\n" + SOURCE)
     with pytest.raises(RuntimeError, match=r"(?s)08_small.ipynb did not run to its end .status 1.:.*ZeroDivisionError"):
         list(frames.make([path], tmp_path / "out"))
     assert not frames.is_complete(path, tmp_path / "out")

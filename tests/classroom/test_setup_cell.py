@@ -25,7 +25,7 @@ import torch
 
 def run(folder: Path, source: str = SETUP) -> subprocess.CompletedProcess:
     """The setup cell in a fresh Python whose current folder is ``folder``."""
-    source += "import course_utils.data as found; print(found.__file__)"
+    source += "import importlib.util; print(importlib.util.find_spec('course_utils.data').origin)"
     settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, "-P", "-c", source], cwd=folder, env=settings, capture_output=True, text=True, timeout=120

@@ -201,7 +201,9 @@ def classifier():
 def test_classifier_learns_and_is_in_evaluation_mode(classifier):
     assert not classifier.training
     assert accuracy(classifier, two_classes(seed=5)) > 0.95
-    assert accuracy(SmallClassifier(1, 2), two_classes(seed=5)) < 0.9
+    torch.manual_seed(0)
+    untrained = [accuracy(SmallClassifier(1, 2), two_classes(seed=5)) for _ in range(9)]  # one of them can be lucky
+    assert sorted(untrained)[4] < 0.9
 
 
 def test_training_is_repeatable_and_leaves_the_global_state_alone(classifier):
