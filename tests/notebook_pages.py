@@ -247,8 +247,7 @@ def move_controls(
 ) -> list[tuple[float, float]]:
     """Move each control of the figure with this number to both ends and back; figure and text must follow.
 
-    Returns for each move the milliseconds until the new figure, and how crowded the machine
-    was meanwhile.
+    Returns for each move the milliseconds until the new figure, and how crowded the machine was meanwhile.
     """
     page, crowding, measured = notebook.page, Crowding(), []
     figure = f"__import__('course_utils.interactive').interactive.FIGURES[{number}]"

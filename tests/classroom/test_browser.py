@@ -6,7 +6,6 @@ figure shows what comes of them. Lecture 05 is opened as a machine with a GPU wo
 image size, its branches, few updates.
 """
 
-import ast
 import os
 import statistics
 import subprocess
@@ -70,56 +69,30 @@ def test_the_file_browser_shows_the_whole_course(chromium: Browser, lab: Lab) ->
         files.get_by_text("normalization.py", exact=True).wait_for()
 
 
+# Long computations that interactive figures need. Other code tagged heavy is left out: no other cell needs it.
+NEEDED = {"judge", "hook-config", "hook-train", "depth-bounds", "certificate-run", "real-layers", "real-train"}
+NEEDED |= {"real-train-1", "real-train-2", "real-train-3", "real-gather", "real-table"}
+
+
 def prepare(notebooks: Path) -> None:
+    kept = set()
     for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         lecture, number = nbformat.read(path, as_version=4), path.name[:2]
         if number == "05":  # only the toy is left out: it has no images, and takes the longest
             lecture.cells = [cell for cell in lecture.cells if not cell.id.startswith("toy")]
             next(cell for cell in lecture.cells if cell.id == "setup").source += AS_ON_A_GPU
         else:
-            lecture.cells = without_long_computations(lecture.cells)
+            heavy = {c.id for c in lecture.cells if c.cell_type == "code" and "heavy" in c.metadata.get("tags", [])}
+            figures = {cell.id for cell in lecture.cells if "explore(" in cell.source}
+            lecture.cells = [cell for cell in lecture.cells if cell.id not in heavy - figures - NEEDED]
+            kept |= heavy & NEEDED
         for old, new in SHORTER.get(number, []):
             cells = [cell for cell in lecture.cells if cell.cell_type == "code" and old in cell.source]
             assert cells, f"{path.name} has no {old} any more"
             for cell in cells:
                 cell.source = cell.source.replace(old, new)
         nbformat.write(lecture, path)
-
-
-def without_long_computations(cells: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Cells without the code tagged heavy, but for interactive figures and what these need: no other cell needs it."""
-    kept, needed = [], set()
-    for cell in reversed(cells):
-        if cell.cell_type == "code" and "heavy" in cell.metadata.get("tags", []):
-            foreign, own = names_in(cell.source)
-            if "explore(" not in cell.source and not own & needed:
-                continue
-            needed |= foreign
-        kept.append(cell)
-    return kept[::-1]
-
-
-def names_in(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell takes from elsewhere, and those that it sets, or sets an item of."""
-    nodes = list(ast.walk(ast.parse(source)))
-    targets = [node for node in nodes if isinstance(node, ast.Name | ast.Subscript) and isinstance(node.ctx, ast.Store)]
-    own = {next(n.id for n in ast.walk(target) if isinstance(n, ast.Name)) for target in targets}
-    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    arguments = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    return {node.id for node in nodes if isinstance(node, ast.Name)} - own - arguments, own
-
-
-def test_what_a_figure_needs_is_kept() -> None:
-    def cells(*sources: str) -> list[nbformat.NotebookNode]:
-        tagged = {"tags": ["heavy"]}
-        return [nbformat.v4.new_code_cell(source, metadata=tagged if "#" in source else {}) for source in sources]
-
-    lecture = cells(
-        "a = 1", "b = a  #", "c = {}  #", "c[b] = 2  #", "d = c  #", "explore(lambda: c)  #", "e = 3", "assert c  #"
-    )
-    assert [cell.source.rstrip(" #") for cell in without_long_computations(lecture)] == [
-        "a = 1", "b = a", "c = {}", "c[b] = 2", "explore(lambda: c)", "e = 3",
-    ]  # fmt: skip
+    assert kept == NEEDED, f"no long computation is called {', '.join(NEEDED - kept)}"
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda p: p.stem)
